@@ -1,0 +1,262 @@
+#include "arena/arena.hpp"
+
+#include <algorithm>
+#include <new>
+
+#include "arena/crash_point.hpp"
+#include "arena/header.hpp"
+#include "platform/clock.hpp"
+#include "platform/owner_lock.hpp"
+
+namespace celeriac {
+namespace {
+
+constexpr std::uint64_t kReservation = 16ULL << 30U;  // address space is cheap; capacity may rise
+constexpr std::uint64_t kFirstExtent = 1ULL << 20U;
+
+std::string user_directory(const std::string& root) {
+  return root + "/celeriac-" + std::to_string(effective_user());
+}
+
+std::uint64_t extent_size(std::uint64_t capacity) {
+  return std::clamp<std::uint64_t>(layout::align_up(capacity / 32, 1ULL << 20U), 1ULL << 20U,
+                                   64ULL << 20U);
+}
+
+std::string mib(std::uint64_t bytes) { return std::to_string(bytes >> 20U) + " MiB"; }
+
+Status check_memory(const ArenaOptions& options, int directory, std::uint64_t already,
+                    const std::string& path) {
+  if (options.memory < kMinimumMemory) {
+    return {Code::kConfiguration, "memory=" + std::to_string(options.memory) +
+                                      " bytes is too small: an arena needs at least " +
+                                      mib(kMinimumMemory) + " (memory=2M)"};
+  }
+  Result<FileSpace> space = file_space(directory);
+  if (!space) return space.status();
+  const std::uint64_t have = space.value().free + already;
+  if (options.memory > have) {
+    return {Code::kNotEnoughMemory, "memory=" + mib(options.memory) + " for the store at " + path +
+                                        " is more than its file system can give: need " +
+                                        mib(options.memory) + ", have " + mib(have) +
+                                        " free; lower memory=, or enlarge the file system "
+                                        "(docker run --shm-size, Kubernetes emptyDir medium: "
+                                        "Memory)"};
+  }
+  return Status::ok();
+}
+
+}  // namespace
+
+std::string store_path(const std::string& root, const std::string& name) {
+  return user_directory(root) + "/" + name;
+}
+
+Result<std::unique_ptr<Arena>> Arena::open(const ArenaOptions& options) {
+  std::unique_ptr<Arena> arena(new Arena);
+  const std::string parent = user_directory(options.root);
+  arena->path_ = store_path(options.root, options.name);
+  arena->mode_ = options.mode;
+  Result<Fd> user = open_directory(-1, parent, options.mode, options.create);
+  const auto absent = [&] {
+    return Status(Code::kNotFound, "there is no store \"" + options.name + "\" (no " +
+                                       arena->path_ +
+                                       "): start the application that makes it, or connect with "
+                                       "create=True");
+  };
+  if (!user) return user.status().code() == Code::kNotFound ? absent() : user.status();
+  Status fit = check_file_system(user.value().get(), parent);
+  if (!fit) return fit;
+  Result<Fd> directory = open_directory(-1, arena->path_, options.mode, options.create);
+  if (!directory) {
+    return directory.status().code() == Code::kNotFound ? absent() : directory.status();
+  }
+  arena->directory_ = directory.take();
+
+  // Twice: the loser of the race to make the file finds the winner's; so does whoever meets a
+  // store that is being destroyed.
+  for (int attempt = 0; attempt < 8; ++attempt) {
+    Result<Fd> file =
+        open_existing(arena->directory_.get(), "arena", options.mode, arena->path_ + "/arena");
+    if (file) {
+      arena->file_ = file.take();
+      Status attached = arena->attach(options);
+      if (!attached) return attached;
+      if (arena->header().destroyed.load(std::memory_order_acquire) == 0) return arena;
+      arena->finish_destruction();
+      continue;
+    }
+    if (file.status().code() != Code::kNotFound) return file.status();
+    if (!options.create) return absent();
+    Status made = arena->create_file(options);
+    if (!made) {
+      static_cast<void>(remove_directory(arena->path_, {}));  // unless somebody else is in it
+      static_cast<void>(remove_directory(parent, {}));
+      return made;
+    }
+  }
+  return Status(Code::kSystem,
+                "the store at " + arena->path_ + " is made and removed all the time");
+}
+
+// The arena is being destroyed. Waits until its name is gone; when the destroyer has died, which
+// its lock on the recovery byte tells, removes the name in its place.
+void Arena::finish_destruction() {
+  for (int i = 0; i < 200 && is_current(); ++i) {
+    Result<OwnerLock> lock = OwnerLock::open(directory_.get(), mode_, path_);
+    if (lock && lock.value().try_lock(OwnerLock::kRecoveryByte) && is_current()) {
+      remove_file(directory_.get(), "arena");
+      CELERIAC_CRASH_POINT("arena.open.removed");
+    }
+    if (is_current()) pause_ms(5);
+  }
+  mapping_ = Mapping();
+  mapped_.store(0, std::memory_order_relaxed);
+}
+
+Status Arena::create_file(const ArenaOptions& options) {
+  Status memory = check_memory(options, directory_.get(), 0, path_);
+  if (!memory) return memory;
+  Result<Fd> file = create_unnamed(directory_.get(), mode_);
+  if (!file) return file.status();
+  const std::uint64_t size = layout::align_up(layout::kBlocks + kFirstExtent, page_size());
+  Status allocated = allocate(file.value().get(), 0, size, path_);
+  if (!allocated) return allocated;
+  CELERIAC_CRASH_POINT("arena.create.allocated");
+  Result<Mapping> mapping = Mapping::reserve(size);
+  if (!mapping) return mapping.status();
+  Status mapped = mapping.value().map(file.value().get(), 0, size);
+  if (!mapped) return mapped;
+
+  // The file is all zeros, which is the empty state of every region but these words.
+  char* base = mapping.value().base();
+  auto* header = reinterpret_cast<layout::Header*>(base);
+  header->fixed = make_header();
+  header->capacity.store(options.memory / page_size() * page_size(), std::memory_order_relaxed);
+  header->size.store(size, std::memory_order_relaxed);
+  auto* timers = reinterpret_cast<layout::Timers*>(base + layout::kTimers);
+  timers->next_due.store(kNever, std::memory_order_relaxed);
+  // One free block covers everything behind the fixed regions; the free lists are built by the
+  // first sweep, as after a crash.
+  auto* block = reinterpret_cast<layout::BlockHeader*>(base + layout::kBlocks);
+  block->sizes.store((size - layout::kBlocks) / 16, std::memory_order_relaxed);
+  auto* heap = reinterpret_cast<layout::HeapControl*>(base + layout::kHeap);
+  heap->free_bytes.store(size - layout::kBlocks, std::memory_order_relaxed);
+  heap->dirty.store(1, std::memory_order_relaxed);
+
+  CELERIAC_CRASH_POINT("arena.create.written");
+  Result<bool> ours = celeriac::publish(file.value().get(), directory_.get(), "arena");
+  if (!ours) return ours.status();
+  CELERIAC_CRASH_POINT("arena.create.published");
+  return Status::ok();
+}
+
+Status Arena::attach(const ArenaOptions& options) {
+  Result<std::uint64_t> bytes = file_size(file_.get());
+  if (!bytes) return bytes.status();
+  if (bytes.value() < layout::kBlocks) {
+    layout::HeaderFixed head{};
+    if (bytes.value() >= sizeof head && read_at(file_.get(), &head, sizeof head, 0)) {
+      Status is_ours = check_header(head, path_);
+      if (!is_ours) return is_ours;
+    }
+    return {Code::kCorrupt, path_ + "/arena has " + std::to_string(bytes.value()) +
+                                " bytes, fewer than any arena: it was truncated or isn't ours; "
+                                "remove the directory to start with an empty store"};
+  }
+  layout::HeaderFixed head{};
+  Status read = read_at(file_.get(), &head, sizeof head, 0);
+  if (!read) return read;
+  Status is_ours = check_header(head, path_);
+  if (!is_ours) return is_ours;
+
+  std::uint64_t ceiling = 0;  // Header.capacity, before anything is mapped
+  read = read_at(file_.get(), &ceiling, sizeof ceiling, offsetof(layout::Header, capacity));
+  if (!read) return read;
+  if (options.memory < kMinimumMemory || (options.memory_given && options.memory > ceiling)) {
+    Status fits = check_memory(options, directory_.get(), bytes.value(), path_);
+    if (!fits) return fits;
+  }
+  Result<Mapping> mapping = Mapping::reserve(std::max(kReservation, options.memory));
+  if (!mapping) {  // a process under ulimit -v: as little as can be
+    mapping = Mapping::reserve(std::max(options.memory, bytes.value()));
+    if (!mapping) return mapping.status();
+  }
+  mapping_ = mapping.take();
+  Status first = mapping_.map(file_.get(), 0, layout::kBlocks);
+  if (!first) return first;
+  mapped_.store(layout::kBlocks, std::memory_order_release);
+  const std::uint64_t size = this->size();
+  bytes = file_size(file_.get());  // after `size`: it may have grown since the first look
+  if (!bytes) return bytes.status();
+  if (size > bytes.value() || size > capacity() + kFirstExtent || size < layout::kBlocks) {
+    return {Code::kCorrupt, path_ + "/arena says it has " + std::to_string(size) +
+                                " bytes and has " + std::to_string(bytes.value()) +
+                                ": it was truncated; remove the directory to start with an empty "
+                                "store"};
+  }
+  if (size > layout::kBlocks && map_more(layout::kBlocks, size - layout::kBlocks) == nullptr) {
+    return {Code::kNotEnoughMemory, "can't map the arena at " + path_};
+  }
+  if (options.memory_given) {
+    const std::uint64_t wanted = options.memory / page_size() * page_size();
+    std::uint64_t now = capacity();
+    // Relaxed: a ceiling, not a publication. Crash-safe: one CAS.
+    while (now < wanted &&
+           !header().capacity.compare_exchange_weak(now, wanted, std::memory_order_relaxed)) {
+    }
+  }
+  return Status::ok();
+}
+
+char* Arena::map_more(std::uint64_t offset, std::uint64_t bytes) {
+  const std::lock_guard lock(map_mutex_);
+  std::uint64_t mapped = mapped_.load(std::memory_order_relaxed);
+  const std::uint64_t size = this->size();  // acquire, pairs with publish_growth()
+  if (size > mapped && size <= mapping_.reserved()) {
+    Result<std::uint64_t> on_disk = file_size(file_.get());
+    if (!on_disk || on_disk.value() < size) return nullptr;
+    if (!mapping_.map(file_.get(), mapped, size - mapped)) return nullptr;
+    mapped = size;
+    // release pairs with the acquire in bytes_at(): who sees the size sees the mapping
+    mapped_.store(mapped, std::memory_order_release);
+  }
+  if (offset <= mapped && bytes <= mapped - offset) return mapping_.base() + offset;
+  return nullptr;
+}
+
+Result<std::uint64_t> Arena::prepare_growth(std::uint64_t bytes, std::uint64_t ceiling) {
+  const std::uint64_t size = this->size();
+  ceiling = std::min<std::uint64_t>({ceiling, capacity(), mapping_.reserved()});
+  const std::uint64_t room = ceiling > size ? (ceiling - size) / page_size() * page_size() : 0;
+  std::uint64_t wanted = layout::align_up(std::max(bytes, extent_size(capacity())), page_size());
+  wanted = std::min(wanted, room);
+  if (wanted < bytes || wanted == 0) {
+    return Status(Code::kNotEnoughMemory, "the arena at " + path_ + " is full: " + mib(size) +
+                                              " of memory=" + mib(capacity()) +
+                                              " are in use; raise memory=");
+  }
+  Status allocated = allocate(file_.get(), size, wanted, path_);
+  if (!allocated && wanted > bytes) {  // a smaller extent may still fit
+    wanted = layout::align_up(bytes, page_size());
+    allocated = allocate(file_.get(), size, wanted, path_);
+  }
+  if (!allocated) return allocated;
+  CELERIAC_CRASH_POINT("arena.grow.allocated");
+  const std::lock_guard lock(map_mutex_);
+  const std::uint64_t mapped = mapped_.load(std::memory_order_relaxed);
+  if (mapped < size + wanted) {
+    Status ok = mapping_.map(file_.get(), mapped, size + wanted - mapped);
+    if (!ok) return ok;
+    mapped_.store(size + wanted, std::memory_order_release);
+  }
+  return wanted;
+}
+
+void Arena::publish_growth(std::uint64_t bytes) {
+  // release pairs with size(): who sees the new size sees the block header written before
+  header().size.store(size() + bytes, std::memory_order_release);
+  CELERIAC_CRASH_POINT("arena.grow.published");
+}
+
+}  // namespace celeriac

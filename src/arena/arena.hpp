@@ -1,0 +1,107 @@
+// The arena: one file of a private directory, mapped by every process of the host.
+//
+// Life of the file
+//   1. made without a name (O_TMPFILE), allocated, header and fixed regions written, then linked as
+//      `arena`. Nobody ever sees a half-made one; the loser of a race opens the winner's.
+//   2. grown by allocated extents: allocate behind `size`, write the first block header there, then
+//      publish the new `size`. A grower that dies in between leaves a longer file only.
+//   3. never shrunk, never repaired in place when its header isn't ours: that is an error which
+//      names both sides.
+//
+// What a reader may assume: offsets below its own copy of `size` are mapped. at() checks every
+// offset against that copy and maps more when the shared `size` (checked itself against capacity
+// and the file) has grown. No offset read from the arena is used without it.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <new>
+#include <string>
+
+#include "arena/layout.hpp"
+#include "platform/file.hpp"
+#include "platform/mapping.hpp"
+#include "platform/status.hpp"
+
+namespace celeriac {
+
+struct ArenaOptions {
+  std::string root = "/dev/shm";         // a directory of the system; ours is made inside it
+  std::string name;                      // the store
+  std::uint64_t memory = 256ULL << 20U;  // ceiling in bytes
+  bool memory_given = false;             // the user named it: raise an existing arena's ceiling
+  unsigned mode = 0600;
+  bool create = true;
+};
+
+constexpr std::uint64_t kMinimumMemory = 2ULL << 20U;
+
+class Arena {
+ public:
+  // Opens or makes the store's directory and file. Errors: kConfiguration (paths, permissions,
+  // file system), kNotFound (create = false), kVersionMismatch, kCorrupt, kNotEnoughMemory.
+  // Crash-safe: dies anywhere = no arena under the name, or a complete one.
+  static Result<std::unique_ptr<Arena>> open(const ArenaOptions& options);
+
+  Arena(const Arena&) = delete;
+  Arena& operator=(const Arena&) = delete;
+
+  // A typed view of the arena at `offset`, or null when it isn't wholly inside. Thread-safe.
+  template <class T>
+  T* at(std::uint64_t offset, std::uint64_t bytes = sizeof(T)) {
+    return reinterpret_cast<T*>(bytes_at(offset, bytes));
+  }
+
+  // For fixed regions, whose place is a constant.
+  template <class T>
+  T* fixed(std::uint64_t offset) {
+    return reinterpret_cast<T*>(mapping_.base() + offset);
+  }
+  layout::Header& header() { return *fixed<layout::Header>(0); }
+
+  std::uint64_t size() { return header().size.load(std::memory_order_acquire); }
+  std::uint64_t capacity() { return header().capacity.load(std::memory_order_relaxed); }
+
+  // The first half of growth: allocates and maps an extent of at least `bytes` behind size().
+  // Returns its length; publish_growth() makes it part of the arena.
+  // REQUIRES: the heap mutex. kNotEnoughMemory at the ceiling or when the file system is full.
+  // Crash-safe: a longer file, nothing else.
+  // At most to `ceiling` bytes in all.
+  Result<std::uint64_t> prepare_growth(std::uint64_t bytes, std::uint64_t ceiling);
+  // Crash-safe: one store.
+  void publish_growth(std::uint64_t bytes);
+
+  int directory() const { return directory_.get(); }
+  const std::string& path() const { return path_; }
+  unsigned mode() const { return mode_; }
+  void after_fork_in_child() noexcept { new (&map_mutex_) std::mutex; }
+  // Still the file under its name? False after destroy() by another process.
+  bool is_current() const { return is_named(file_.get(), directory_.get(), "arena"); }
+
+ private:
+  Arena() = default;
+  char* bytes_at(std::uint64_t offset, std::uint64_t bytes) {
+    const std::uint64_t mapped = mapped_.load(std::memory_order_acquire);
+    if (offset <= mapped && bytes <= mapped - offset) return mapping_.base() + offset;
+    return map_more(offset, bytes);
+  }
+  char* map_more(std::uint64_t offset, std::uint64_t bytes);
+  Status attach(const ArenaOptions& options);
+  Status create_file(const ArenaOptions& options);
+  void finish_destruction();
+
+  Fd directory_;
+  Fd file_;
+  std::string path_;
+  unsigned mode_ = 0600;
+  Mapping mapping_;
+  std::atomic<std::uint64_t> mapped_{0};
+  std::mutex map_mutex_;
+};
+
+// The directory of a store, without opening it.
+std::string store_path(const std::string& root, const std::string& name);
+
+}  // namespace celeriac

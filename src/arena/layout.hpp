@@ -1,0 +1,368 @@
+// Every struct that exists in shared memory, and nowhere else.
+//
+// The arena is one file, mapped by every process at whatever address it gets. So there are only
+// offsets in here (bytes from the start of the file), no pointers; only trivially copyable words,
+// no standard-library or pthread objects (their layout belongs to somebody else). A changed size
+// or offset changes fingerprint(), and processes built with another one refuse to attach.
+//
+//   page 0        Header                     what this file is; how large it may grow and is
+//   kOwners       OwnerRecord[1024]          who is or was attached
+//   kNamespaces   NamespaceRecord[128]       caches and tables by name
+//   kCells        CellRecord[128][64]        entries and bytes of a namespace in a shard
+//   kCounters     CounterStripe[128][8]      hits, misses … striped by owner
+//   kShards       Shard[64]                  the cache's index, one lock each
+//   kSignals      Signal[64]                 "something changed" for waiters on table keys
+//   kQueues       QueueDirectory             offsets of QueueRecord blocks
+//   kSlots        SlotDirectory              offsets of chunks of 1,024 Slots
+//   kTimers       Timers                     offset of the heap of delayed messages
+//   kHeap         HeapControl                free lists: hints, rebuilt from the blocks
+//   base_size()   blocks, back to back, to Header.size
+//
+// Truth and hints (design D4, D6): block words, slot words, index words, records are truth.
+// Free lists, lanes, timers, counts, bitmaps of waiters are hints that recovery rebuilds.
+#pragma once
+
+#include <atomic>
+#include <boost/lockfree/queue.hpp>
+#include <cstddef>
+#include <cstdint>
+#include <type_traits>
+
+namespace celeriac::layout {
+
+constexpr std::uint64_t kMagic = 0x3143414952454C43ULL;  // "CLERIAC1"
+constexpr std::uint32_t kMajor = 1;
+constexpr std::uint32_t kMinor = 0;
+
+constexpr std::uint32_t kMaxOwners = 1024;
+constexpr std::uint32_t kMaxNamespaces = 128;
+constexpr std::uint32_t kShardCount = 64;
+constexpr std::uint32_t kStripes = 8;
+constexpr std::uint32_t kSignalCount = 64;
+constexpr std::uint32_t kMaxQueues = 1024;
+constexpr std::uint32_t kSlotsPerChunk = 1024;
+constexpr std::uint32_t kMaxSlotChunks = 1024;
+constexpr std::uint32_t kPriorities = 256;
+constexpr std::uint32_t kNameBytes = 256;
+constexpr std::uint32_t kLaneCapacity = 1022;
+constexpr std::uint32_t kFrontLaneCapacity = 126;
+constexpr std::uint32_t kOwnerWords = kMaxOwners / 64;
+
+using Word = std::atomic<std::uint64_t>;
+using HalfWord = std::atomic<std::uint32_t>;
+static_assert(Word::is_always_lock_free && HalfWord::is_always_lock_free);
+static_assert(sizeof(Word) == 8 && sizeof(HalfWord) == 4);
+
+// sync/owner_mutex: who holds it, and the blocks that the holder is linking or unlinking, so that
+// whoever takes the mutex from a dead holder can settle them.
+struct MutexWord {
+  HalfWord word;
+  HalfWord reserved;
+  Word pending[2];
+};
+static_assert(sizeof(MutexWord) == 24);
+
+// sync/seqlock
+struct SequenceWord {
+  Word word;
+};
+
+// Written once, before the file has a name, and covered by `checksum`.
+struct HeaderFixed {
+  std::uint64_t magic;
+  std::uint32_t major;
+  std::uint32_t minor;
+  std::uint64_t fingerprint;
+  std::uint64_t features_compatible;
+  std::uint64_t features_incompatible;
+  std::uint8_t boot_id[16];
+  std::uint8_t uuid[16];
+  std::uint64_t created_wall_ns;
+  std::uint64_t hash_seed;
+  std::uint64_t base_size;
+  std::uint32_t page_size;
+  std::uint32_t checksum;  // crc32c of all bytes before it
+};
+static_assert(sizeof(HeaderFixed) == 104);
+
+struct Header {
+  HeaderFixed fixed;
+  Word capacity;        // ceiling of `size`; only rises
+  Word size;            // bytes allocated and in use; only rises
+  HalfWord owner_high;  // owner slots below it were used at least once
+  HalfWord namespace_high;
+  HalfWord destroyed;  // the store was removed: everybody who is attached should leave
+  HalfWord reserved;
+  MutexWord directory;  // guards the making of namespaces and queues
+  Word reaped;          // dead owners reaped so far
+  Word corrupt;         // structures found corrupt and dropped
+};
+
+// One process. `word` is {state:16 | epoch:16}; the byte lock of the slot says whether it lives.
+struct OwnerRecord {
+  Word word;
+  HalfWord inflight;  // operations of this owner between their first and last store
+  HalfWord parked;    // kRunning, kParked (waits in epoll), kSignalled
+  SequenceWord info;  // guards what follows
+  std::uint32_t pid;  // for people only
+  std::uint32_t reserved;
+  std::uint64_t started_wall_ns;
+  char command[88];
+};
+static_assert(sizeof(OwnerRecord) == 128);
+
+// A cache namespace or a table. `word` is {state:8 | flags:8 | generation:32}.
+struct NamespaceRecord {
+  Word word;
+  HalfWord name_length;
+  HalfWord reserved;
+  char name[240];
+};
+static_assert(sizeof(NamespaceRecord) == 256);
+
+// What one shard holds of one namespace; written under the shard's mutex. Counts of another
+// generation than the namespace's are stale and read as zero, so that clear() is one increment.
+struct CellRecord {
+  Word generation_entries;  // {generation:32 | entries:32}
+  Word bytes;
+};
+
+struct CounterStripe {
+  Word hits, misses, sets, deletes, evictions, expirations;
+  Word reserved[2];
+};
+static_assert(sizeof(CounterStripe) == 64);
+
+// A shard of the cache index. `table` is {version:22 | log2 of buckets:6 | offset / 16:36}.
+struct alignas(64) Shard {
+  MutexWord mutex;
+  Word table;
+  Word hand;  // where eviction goes on
+  HalfWord entries;
+  HalfWord reserved;
+  Word padding[2];
+};
+static_assert(sizeof(Shard) == 64);
+
+// Eight index words: {frequency:2 | version:10 | tag:16 | offset / 16:36}; offset 0 = free.
+struct alignas(64) Bucket {
+  Word ways[8];
+};
+static_assert(sizeof(Bucket) == 64);
+
+// Head of a cache entry inside its block; key (padded to 8) and value follow.
+struct Entry {
+  Word expires;  // now_ns() clock; kNever = never
+  std::uint64_t hash;
+  std::uint32_t value_size;
+  std::uint32_t generation;  // the namespace's when it was set
+  std::uint16_t key_size;
+  std::uint16_t space;  // namespace index
+  std::uint8_t codec;
+  std::uint8_t reserved[3];
+};
+static_assert(sizeof(Entry) == 32);
+
+struct alignas(64) Signal {
+  HalfWord sequence;
+  HalfWord waiters;
+};
+
+// memory/heap: 16 bytes before each block's payload. `word` is a tagged word (state, owner,
+// generation); `sizes` is {size of the block before / 16:32 | own size / 16:32}, header included.
+struct BlockHeader {
+  Word word;
+  Word sizes;
+};
+static_assert(sizeof(BlockHeader) == 16);
+
+constexpr std::uint32_t kFirstLevels = 32;
+constexpr std::uint32_t kSecondLevels = 16;
+
+struct HeapControl {
+  MutexWord mutex;
+  HalfWord dirty;       // a sweep would find something
+  HalfWord generation;  // of the block allocated last
+  Word last_block;      // the block that ends at Header.size
+  Word free_bytes;
+  Word live_blocks;
+  Word window_hand;  // where the next window() begins
+  Word first_bitmap;
+  HalfWord second_bitmap[kFirstLevels];
+  Word heads[kFirstLevels][kSecondLevels];
+};
+
+// A message. `word` is a tagged word: state, owner, generation. 64 bytes: one cache line.
+struct alignas(64) Slot {
+  Word word;
+  Word meta;      // {queue generation:16 | queue index:16 | flags:8 | priority:8 | reserved:16}
+  Word sequence;  // order within its queue
+  Word due;       // delayed until
+  Word expires;   // message TTL, kNever = none
+  Word body;      // block, 0 = none
+  Word first;     // generation of the word when the message was put: deliveries = now - first
+  Word enqueued;  // when it was put
+};
+static_assert(sizeof(Slot) == 64);
+
+struct SlotDirectory {
+  MutexWord mutex;
+  HalfWord chunks;
+  HalfWord reserved;
+  Word used;  // slots that aren't free: a hint that says when to add a chunk
+  Word offsets[kMaxSlotChunks];
+};
+
+// Head of a message body inside its block; headers and body follow.
+struct MessageHead {
+  std::uint32_t header_size;
+  std::uint32_t crc;  // crc32c of headers and body
+  std::uint64_t body_size;
+};
+static_assert(sizeof(MessageHead) == 16);
+
+// {generation:32 | slot index:32}
+using Hint = std::uint64_t;
+using MainLane = boost::lockfree::queue<Hint, boost::lockfree::capacity<kLaneCapacity>>;
+using FrontLane = boost::lockfree::queue<Hint, boost::lockfree::capacity<kFrontLaneCapacity>>;
+
+// The ready messages of one queue and priority, as hints. `overflow` isn't 0 while there may be
+// READY slots that are in neither lane (queue/lanes.hpp).
+struct Lane {
+  MutexWord refill;
+  HalfWord overflow;
+  HalfWord reserved;
+  FrontLane front;  // redelivered messages: they go first
+  MainLane main;
+};
+
+struct QueueRecord {
+  Word word;  // tagged word: state kActive or kDeleted, owner when bound to one, generation
+  HalfWord name_length;
+  HalfWord index;
+  char name[kNameBytes];
+  SequenceWord config;  // guards the next four
+  std::uint64_t max_length;
+  std::uint64_t max_deliveries;
+  std::uint64_t flags;
+  std::uint64_t config_reserved;
+  MutexWord lanes_mutex;
+  Word next_sequence;
+  Word length;  // ready + delayed + reserved, counted before the message is made
+  Word ready, delayed, reserved, dead, done, dropped;
+  HalfWord signal;  // futex of blocked threads
+  HalfWord reserved_word;
+  Word blocked_owners[kOwnerWords];  // who has threads blocked on `signal`
+  Word parked_owners[kOwnerWords];   // who waits in epoll for this queue
+  Word active[kPriorities / 64];     // priorities whose lane may have something
+  Word lanes[kPriorities];           // offsets of Lane blocks
+};
+
+struct QueueDirectory {
+  HalfWord high;  // indexes below it were used at least once
+  HalfWord counts_dirty;
+  Word offsets[kMaxQueues];
+};
+
+struct TimerEntry {
+  std::uint64_t due;
+  Hint hint;
+};
+
+struct Timers {
+  MutexWord mutex;
+  HalfWord dirty;  // some delayed slot may be missing in the heap: rebuild
+  HalfWord reserved;
+  Word next_due;  // kNever = nothing delayed
+  Word count;
+  Word capacity;
+  Word entries;  // block of TimerEntry[capacity], a binary min-heap by due
+};
+
+// ---------------------------------------------------------------------- where everything is
+
+constexpr std::uint64_t align_up(std::uint64_t n, std::uint64_t to) {
+  return (n + to - 1) / to * to;
+}
+
+constexpr std::uint64_t kOwners = 4096;
+constexpr std::uint64_t kNamespaces = align_up(kOwners + sizeof(OwnerRecord) * kMaxOwners, 4096);
+constexpr std::uint64_t kCells =
+    align_up(kNamespaces + sizeof(NamespaceRecord) * kMaxNamespaces, 4096);
+constexpr std::uint64_t kCounters =
+    align_up(kCells + sizeof(CellRecord) * kMaxNamespaces * kShardCount, 4096);
+constexpr std::uint64_t kShards =
+    align_up(kCounters + sizeof(CounterStripe) * kMaxNamespaces * kStripes, 4096);
+constexpr std::uint64_t kSignals = align_up(kShards + sizeof(Shard) * kShardCount, 4096);
+constexpr std::uint64_t kQueues = align_up(kSignals + sizeof(Signal) * kSignalCount, 4096);
+constexpr std::uint64_t kSlots = align_up(kQueues + sizeof(QueueDirectory), 4096);
+constexpr std::uint64_t kTimers = align_up(kSlots + sizeof(SlotDirectory), 4096);
+constexpr std::uint64_t kHeap = align_up(kTimers + sizeof(Timers), 4096);
+constexpr std::uint64_t kBlocks = align_up(kHeap + sizeof(HeapControl), 4096);
+
+static_assert(sizeof(Header) <= kOwners);
+
+constexpr std::uint64_t mix(std::uint64_t h, std::uint64_t v) {
+  h ^= v + 0x9E3779B97F4A7C15ULL + (h << 6U) + (h >> 2U);
+  return h * 0xFF51AFD7ED558CCDULL;
+}
+
+// A number that changes when any struct above changes its size, alignment or members' places.
+constexpr std::uint64_t fingerprint() {
+  std::uint64_t h = kMajor;
+  const std::uint64_t facts[] = {sizeof(HeaderFixed),
+                                 sizeof(Header),
+                                 offsetof(Header, capacity),
+                                 offsetof(Header, size),
+                                 offsetof(Header, directory),
+                                 sizeof(OwnerRecord),
+                                 offsetof(OwnerRecord, info),
+                                 offsetof(OwnerRecord, command),
+                                 sizeof(NamespaceRecord),
+                                 offsetof(NamespaceRecord, name),
+                                 sizeof(CellRecord),
+                                 sizeof(CounterStripe),
+                                 sizeof(Shard),
+                                 offsetof(Shard, table),
+                                 offsetof(Shard, hand),
+                                 sizeof(Bucket),
+                                 sizeof(Entry),
+                                 offsetof(Entry, value_size),
+                                 offsetof(Entry, codec),
+                                 sizeof(Signal),
+                                 sizeof(BlockHeader),
+                                 sizeof(HeapControl),
+                                 offsetof(HeapControl, heads),
+                                 sizeof(Slot),
+                                 sizeof(SlotDirectory),
+                                 offsetof(SlotDirectory, offsets),
+                                 sizeof(MessageHead),
+                                 sizeof(MainLane),
+                                 sizeof(FrontLane),
+                                 sizeof(Lane),
+                                 alignof(Lane),
+                                 sizeof(QueueRecord),
+                                 offsetof(QueueRecord, config),
+                                 offsetof(QueueRecord, ready),
+                                 offsetof(QueueRecord, signal),
+                                 offsetof(QueueRecord, lanes),
+                                 sizeof(QueueDirectory),
+                                 sizeof(TimerEntry),
+                                 sizeof(Timers),
+                                 kMaxOwners,
+                                 kMaxNamespaces,
+                                 kShardCount,
+                                 kStripes,
+                                 kSignalCount,
+                                 kMaxQueues,
+                                 kSlotsPerChunk,
+                                 kMaxSlotChunks,
+                                 kPriorities,
+                                 kLaneCapacity,
+                                 kFrontLaneCapacity,
+                                 kBlocks};
+  for (const std::uint64_t f : facts) h = mix(h, f);
+  return h;
+}
+
+}  // namespace celeriac::layout

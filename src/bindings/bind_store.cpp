@@ -1,0 +1,92 @@
+// Store handles: conversion only.
+#include <pybind11/stl.h>
+
+#include "bindings/bindings.hpp"
+#include "bindings/errors.hpp"
+#include "bindings/handles.hpp"
+
+namespace py = pybind11;
+
+namespace celeriac::bindings {
+namespace {
+
+StoreHandle open_local_store(const std::string& root, const std::string& name, std::uint64_t memory,
+                             bool memory_given, unsigned mode, bool create) {
+  LocalOptions options;
+  options.root = root;
+  options.name = name;
+  options.memory = memory;
+  options.memory_given = memory_given;
+  options.mode = mode;
+  options.create = create;
+  return {take(open_local(options))};
+}
+
+CacheHandle cache(StoreHandle& s, const std::string& name, bool table, bool pickle_all) {
+  return {take(s.engine->cache(name, table)), pickle_all};
+}
+
+QueueHandle queue(StoreHandle& s, const std::string& name, bool create, bool given,
+                  std::uint64_t max_length, std::uint64_t max_deliveries, bool drop_oldest,
+                  bool owner_bound) {
+  QueueOptions options;
+  options.create = create;
+  options.given = given;
+  options.max_length = max_length;
+  options.max_deliveries = max_deliveries;
+  options.drop_oldest = drop_oldest;
+  options.owner_bound = owner_bound;
+  return {take(s.engine->queue(name, options))};
+}
+
+py::dict stats(StoreHandle& s) {
+  py::dict all;
+  for (const auto& [name, value] : take(s.engine->stats())) all[name.c_str()] = value;
+  return all;
+}
+
+py::list owners(StoreHandle& s) {
+  py::list all;
+  for (const EngineOwner& o : take(s.engine->owners())) {
+    py::dict one;
+    one["slot"] = o.slot;
+    one["epoch"] = o.epoch;
+    one["pid"] = o.pid;
+    one["started"] = static_cast<double>(o.started_wall_ns) / 1e9;
+    one["command"] = py::str(PyUnicode_DecodeUTF8(
+        o.command.data(), static_cast<Py_ssize_t>(o.command.size()), "replace"));
+    one["alive"] = o.alive;
+    all.append(one);
+  }
+  return all;
+}
+
+}  // namespace
+
+void register_store(py::module_& m) {
+  py::class_<StoreHandle>(m, "Store")
+      .def("cache", &cache, py::arg("name"), py::arg("table"), py::arg("pickle_all"))
+      .def("queue", &queue, py::arg("name"), py::arg("create"), py::arg("given"),
+           py::arg("max_length"), py::arg("max_deliveries"), py::arg("drop_oldest"),
+           py::arg("owner_bound"))
+      .def("caches", [](StoreHandle& s) { return take(s.engine->caches()); })
+      .def(
+          "has_queue",
+          [](StoreHandle& s, const std::string& name) { return take(s.engine->has_queue(name)); },
+          py::arg("name"))
+      .def("queues", [](StoreHandle& s) { return take(s.engine->queues()); })
+      .def("waiter", [](StoreHandle& s) { return WaiterHandle{take(s.engine->waiter())}; })
+      .def("stats", &stats)
+      .def("owners", &owners)
+      .def("recover", [](StoreHandle& s) { return take(s.engine->recover()); })
+      .def_property_readonly("path", [](StoreHandle& s) { return s.engine->path(); })
+      .def("close", [](StoreHandle& s) { check(s.engine->close()); })
+      .def_property_readonly("closed", [](StoreHandle& s) { return !s.engine->is_open(); })
+      .def(
+          "destroy", [](StoreHandle& s, bool force) { check(s.engine->destroy(force)); },
+          py::arg("force"));
+  m.def("open_local", &open_local_store, py::arg("root"), py::arg("name"), py::arg("memory"),
+        py::arg("memory_given"), py::arg("mode"), py::arg("create"));
+}
+
+}  // namespace celeriac::bindings

@@ -1,0 +1,14 @@
+// What module.cpp calls: one register function per concept.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+namespace celeriac::bindings {
+
+void register_errors(pybind11::module_& m);
+void register_blocking(pybind11::module_& m);
+void register_cache(pybind11::module_& m);
+void register_queue(pybind11::module_& m);
+void register_store(pybind11::module_& m);
+
+}  // namespace celeriac::bindings

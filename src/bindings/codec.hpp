@@ -1,0 +1,32 @@
+// Python objects <-> stored values: None, bool, int, str and bytes in a form of their own, all
+// else pickled.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include <string>
+#include <string_view>
+
+#include "store/value.hpp"
+
+namespace celeriac::bindings {
+
+// An encoded value; its view leads into the Python object or into `own`. Keep both alive.
+struct Encoded {
+  Value value;
+  pybind11::object keep;
+  char own[8] = {};
+};
+
+// `pickle_all`: also what has a form of its own, ints excepted. Raises SerializationError.
+void encode(pybind11::handle object, bool pickle_all, Encoded* to);
+// Raises SerializationError when the bytes can't be read back.
+pybind11::object decode(Codec codec, std::string_view bytes);
+
+// A key's bytes: str as UTF-8, bytes as they are; TypeError otherwise. Valid while `key` lives.
+std::string_view key_bytes(pybind11::handle key);
+
+// Seconds to an absolute expiry; None = never. TypeError, ValueError (not a number).
+std::uint64_t expiry(pybind11::handle ttl);
+
+}  // namespace celeriac::bindings

@@ -1,0 +1,27 @@
+// Status -> Python exception.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include "platform/status.hpp"
+
+namespace celeriac::bindings {
+
+void register_errors(pybind11::module_& m);
+
+// Throws the Python exception for a failed Status. REQUIRES: the interpreter lock.
+[[noreturn]] void raise(const Status& status);
+// Throws SerializationError with the current Python error as its cause.
+[[noreturn]] void raise_serialization(const char* what, pybind11::handle value);
+
+inline void check(const Status& status) {
+  if (!status.is_ok()) raise(status);
+}
+
+template <class T>
+T take(Result<T> result) {
+  if (!result.is_ok()) raise(result.status());
+  return result.take();
+}
+
+}  // namespace celeriac::bindings

@@ -1,0 +1,176 @@
+// The interface of an engine: what bindings (and nothing below) use, so that nothing above knows
+// whether a store is an arena on this host or a Redis server. Behaviour is specified once, in
+// tests/conformance, which every engine must pass.
+//
+// All calls are thread-safe and may be used after fork (the child registers itself as another
+// owner). Calls never throw; times are absolute deadlines on the now_ns() clock unless named ttl or
+// delay; kNever means never. Calls keep the interpreter lock (see platform/blocking.hpp) except
+// while they sleep.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "platform/clock.hpp"
+#include "platform/status.hpp"
+#include "store/value.hpp"
+
+namespace celeriac {
+
+// A cache namespace or a table. Keys are bytes, at most kMaxKeyBytes (kValueTooLarge beyond).
+class CacheEngine {
+ public:
+  virtual ~CacheEngine() = default;
+  // `counted`: as a hit or a miss.
+  virtual Result<bool> get(std::string_view key, ValueBuffer& to, bool counted) = 0;
+  virtual Result<bool> contains(std::string_view key) = 0;
+  // True when the mode's condition held and the value is stored. On error nothing has changed.
+  virtual Result<bool> store(std::string_view key, const Value& value, std::uint64_t expires,
+                             StoreMode mode, std::uint64_t version) = 0;
+  virtual Result<bool> erase(std::string_view key) = 0;
+  virtual Result<bool> touch(std::string_view key, std::uint64_t expires) = 0;
+  virtual Result<IncrementResult> increment(std::string_view key, std::int64_t delta,
+                                            std::int64_t* result) = 0;
+  virtual Status clear() = 0;
+  virtual Result<std::uint64_t> cull(std::uint64_t n) = 0;
+  virtual Result<std::uint64_t> entries() = 0;
+  virtual Result<CacheCounts> counts() = 0;
+  virtual Status each(
+      const std::function<bool(std::string_view key, const ValueBuffer& value)>& visit) = 0;
+  virtual Result<std::uint32_t> change_count(std::string_view key) = 0;
+  virtual Result<bool> wait_for_change(std::string_view key, std::uint32_t seen,
+                                       std::uint64_t deadline_ns) = 0;
+};
+
+struct QueueOptions {
+  bool create = true;  // false: kNotFound when there is no such queue, now or later
+  bool given = false;  // set the rest on an existing queue too
+  std::uint64_t max_length = 0;
+  std::uint64_t max_deliveries = 0;
+  bool drop_oldest = false;
+  bool owner_bound = false;
+};
+
+struct PutRequest {
+  std::string_view headers;
+  std::string_view body;
+  std::uint8_t priority = 0;
+  std::uint64_t due = 0;  // 0 = now
+  std::uint64_t expires = kNever;
+};
+
+struct EngineCounts {
+  std::uint64_t ready = 0, delayed = 0, reserved = 0, dead = 0, done = 0, dropped = 0;
+};
+
+// A message reserved by this process. Its views are valid until ack, nack, or the store is closed.
+class EngineMessage {
+ public:
+  virtual ~EngineMessage() = default;
+  virtual std::string_view body() const = 0;
+  virtual std::string_view headers() const = 0;
+  virtual std::uint64_t id() const = 0;
+  virtual std::uint32_t deliveries() const = 0;
+  virtual std::uint8_t priority() const = 0;
+  // kNotOwner when it was acknowledged, given back or redelivered.
+  virtual Status ack() = 0;
+  virtual Status nack(std::uint64_t due) = 0;
+};
+
+// A message looked at, not taken.
+struct PeekedMessage {
+  std::uint64_t id = 0;
+  std::uint64_t due = 0;
+  std::uint32_t deliveries = 0;
+  std::uint8_t priority = 0;
+  std::string headers;
+  std::string body;
+};
+
+enum class Peek { kReady, kDelayed, kDead };
+
+class QueueEngine {
+ public:
+  virtual ~QueueEngine() = default;
+  virtual Result<std::uint64_t> put(const PutRequest& message) = 0;
+  // A null pointer at the deadline (0 = don't wait).
+  virtual Result<std::unique_ptr<EngineMessage>> get(std::uint64_t deadline_ns) = 0;
+  virtual Result<EngineCounts> counts() = 0;
+  // At most `limit` messages in that state, delayed ones by due time, others in order.
+  virtual Result<std::vector<PeekedMessage>> peek(Peek state, std::size_t limit) = 0;
+  virtual Result<std::uint64_t> purge() = 0;
+  virtual Result<bool> remove() = 0;
+};
+
+// One descriptor for an event loop that consumes from several queues.
+class WaiterEngine {
+ public:
+  virtual ~WaiterEngine() = default;
+  virtual Result<int> fd() = 0;
+  virtual Status watch(QueueEngine& queue) = 0;
+  virtual Status unwatch(QueueEngine& queue) = 0;
+  // True: parked, the descriptor will become readable. False: something is ready now.
+  virtual Result<bool> arm() = 0;
+  // After the descriptor was readable: takes the wake-up, moves due messages, redelivers those of
+  // the dead.
+  virtual Status drain() = 0;
+  // Makes the descriptor readable, so that the loop comes to look.
+  virtual void nudge() = 0;
+  // Not consuming for now: whoever else waits is woken instead.
+  virtual Status disarm() = 0;
+  virtual void close() = 0;
+};
+
+struct EngineOwner {
+  std::uint32_t slot = 0;
+  std::uint32_t epoch = 0;
+  std::uint32_t pid = 0;
+  std::uint64_t started_wall_ns = 0;
+  std::string command;
+  bool alive = false;
+};
+
+using EngineStats = std::vector<std::pair<std::string, std::uint64_t>>;
+
+class StoreEngine {
+ public:
+  virtual ~StoreEngine() = default;
+  virtual Result<std::unique_ptr<CacheEngine>> cache(const std::string& name, bool table) = 0;
+  virtual Result<std::unique_ptr<QueueEngine>> queue(const std::string& name,
+                                                     const QueueOptions& options) = 0;
+  // Names of the caches (not the tables) that were ever opened.
+  virtual Result<std::vector<std::string>> caches() = 0;
+  virtual Result<bool> has_queue(const std::string& name) = 0;
+  virtual Result<std::vector<std::string>> queues() = 0;
+  virtual Result<std::unique_ptr<WaiterEngine>> waiter() = 0;
+  virtual Result<EngineStats> stats() = 0;
+  virtual Result<std::vector<EngineOwner>> owners() = 0;
+  // Runs recovery now; how many dead owners were reaped.
+  virtual Result<int> recover() = 0;
+  virtual std::string path() const = 0;
+  // Ends this handle: later calls on it and on anything made from it: kConfiguration. With the last
+  // handle of the process, releases all that the process holds.
+  virtual Status close() = 0;
+  virtual bool is_open() const = 0;
+  // Removes the store. kNotOwner while other processes are attached, unless `force`.
+  virtual Status destroy(bool force) = 0;
+};
+
+struct LocalOptions {
+  std::string root;
+  std::string name;
+  std::uint64_t memory = 0;
+  bool memory_given = false;
+  unsigned mode = 0600;
+  bool create = true;
+};
+
+// The local engine. Handles of one store in one process share one attachment.
+Result<std::shared_ptr<StoreEngine>> open_local(const LocalOptions& options);
+
+}  // namespace celeriac

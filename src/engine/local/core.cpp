@@ -1,0 +1,122 @@
+#include "engine/local/core.hpp"
+
+#include <algorithm>
+#include <new>
+
+#include "arena/crash_point.hpp"
+#include "engine/local/waiter.hpp"
+
+namespace celeriac {
+
+LocalCore::LocalCore(std::unique_ptr<Arena> arena, std::unique_ptr<Owners> owners)
+    : arena_(std::move(arena)),
+      owners_(std::move(owners)),
+      recovery_(*owners_),
+      heap_(*arena_, *owners_),
+      base_{*arena_, *owners_, recovery_, heap_},
+      cache_(base_),
+      queues_(base_),
+      watcher_(arena_->path() + "/owners.lock", [this] { return recovery_.run(); }) {
+  owners_->set_recover([this] { recovery_.run(); });
+  recovery_.add([this](const DeadOwners& dead) {
+    if (dead.interrupted()) heap_.mark_dirty();
+    queues_.repair(dead);
+  });
+  recovery_.add_finisher([this](const DeadOwners&) {
+    const OwnerTag me = owners_->current();
+    if (me.valid() && heap_.dirty()) heap_.sweep(me);
+  });
+  base_.make_room = [this](std::uint64_t bytes, bool contiguous, OwnerTag me) {
+    return cache_.eviction().make_room(bytes, contiguous, me);
+  };
+  listen();
+}
+
+Result<std::shared_ptr<LocalCore>> LocalCore::open(const ArenaOptions& options) {
+  Result<std::unique_ptr<Arena>> arena = Arena::open(options);
+  if (!arena) return arena.status();
+  Result<std::unique_ptr<Owners>> owners = Owners::open(*arena.value());
+  if (!owners) return owners.status();
+  return std::shared_ptr<LocalCore>(new LocalCore(arena.take(), owners.take()));
+}
+
+LocalCore::~LocalCore() {
+  static_cast<void>(close());
+  stop_listening();
+}
+
+Status LocalCore::closed_error() const {
+  return {Code::kConfiguration,
+          "the store at " + arena_->path() + " is closed in this process: connect() again"};
+}
+
+Status LocalCore::destroyed_error() const {
+  return {Code::kNotFound, "the store at " + arena_->path() +
+                               " was destroyed by another handle or process: connect() again"};
+}
+
+void LocalCore::wake_own_sleepers() {
+  const OwnerTag me = owners_->current();
+  if (!me.valid()) return;
+  for (std::uint32_t i = 0; i < queues_.directory().high(); ++i) {
+    layout::QueueRecord* q = queues_.directory().at(i);
+    if (q != nullptr) queues_.parking().wake_blocked(*q, me);
+  }
+  cache_.wake_all_waiters();
+  ring_others(nullptr);
+}
+
+void LocalCore::mark_destroyed() {
+  arena_->header().destroyed.store(1, std::memory_order_seq_cst);
+  CELERIAC_CRASH_POINT("store.destroy.marked");
+  for (std::uint32_t i = 0; i < queues_.directory().high(); ++i) {
+    layout::QueueRecord* q = queues_.directory().at(i);
+    if (q == nullptr) continue;
+    queues_.parking().wake_all(*q);
+  }
+  cache_.wake_all_waiters();
+}
+
+Status LocalCore::close() {
+  if (closed_.exchange(true, std::memory_order_acq_rel)) return Status::ok();
+  watcher_.stop();
+  const OwnerTag me = owners_->current();
+  if (me.valid()) {
+    recovery_.release_own(me);
+    owners_->leave();
+  }
+  return Status::ok();
+}
+
+void LocalCore::add_waiter(LocalWaiter* w) {
+  const std::lock_guard lock(waiters_mutex_);
+  waiters_.push_back(w);
+}
+
+void LocalCore::remove_waiter(LocalWaiter* w) {
+  const std::lock_guard lock(waiters_mutex_);
+  waiters_.erase(std::remove(waiters_.begin(), waiters_.end(), w), waiters_.end());
+}
+
+void LocalCore::ring_others(const LocalWaiter* but) {
+  const std::lock_guard lock(waiters_mutex_);
+  for (LocalWaiter* w : waiters_) {
+    if (w != but && w->armed()) w->ring();
+  }
+}
+
+bool LocalCore::any_armed() {
+  const std::lock_guard lock(waiters_mutex_);
+  return std::any_of(waiters_.begin(), waiters_.end(), [](LocalWaiter* w) { return w->armed(); });
+}
+
+void LocalCore::after_fork_in_child() noexcept {
+  new (&waiters_mutex_) std::mutex;
+  arena_->after_fork_in_child();
+  recovery_.after_fork_in_child();
+  queues_.parking().after_fork_in_child();
+  watcher_.after_fork_in_child();
+  for (LocalWaiter* w : waiters_) w->after_fork_in_child();
+}
+
+}  // namespace celeriac

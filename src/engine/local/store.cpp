@@ -1,0 +1,182 @@
+#include "engine/local/store.hpp"
+
+#include <map>
+
+#include "engine/local/cache.hpp"
+#include "engine/local/queue.hpp"
+#include "engine/local/waiter.hpp"
+
+namespace celeriac {
+namespace {
+
+// Handles of one store in one process share one attachment, by path. Never destroyed: handles may
+// live longer than static objects.
+struct Registry {
+  std::mutex mutex;
+  std::map<std::string, std::weak_ptr<LocalCore>> open;
+};
+
+Registry& registry() {
+  static Registry* r = new Registry;
+  return *r;
+}
+
+// Keeps the registry usable in a child that was forked while another thread was in it.
+class RegistryForkListener final : public ForkListener {
+ public:
+  RegistryForkListener() { listen(); }
+  void after_fork_in_child() noexcept override { new (&registry().mutex) std::mutex; }
+};
+
+}  // namespace
+
+Result<std::shared_ptr<StoreEngine>> open_local(const LocalOptions& o) {
+  static RegistryForkListener* listener = new RegistryForkListener;
+  static_cast<void>(listener);
+  ArenaOptions options;
+  options.root = o.root;
+  options.name = o.name;
+  options.memory = o.memory;
+  options.memory_given = o.memory_given;
+  options.mode = o.mode;
+  options.create = o.create;
+  const std::string path = store_path(o.root, o.name);
+  Registry& r = registry();
+  const std::lock_guard lock(r.mutex);
+  if (const std::shared_ptr<LocalCore> there = r.open[path].lock();
+      there && there->is_open() && there->arena().is_current() &&
+      (!o.memory_given || o.memory <= there->arena().capacity())) {
+    if (o.memory_given && o.memory < kMinimumMemory) {
+      return Status(Code::kConfiguration, "memory=" + std::to_string(o.memory) +
+                                              " bytes is too small: an arena needs at least " +
+                                              std::to_string(kMinimumMemory >> 20U) + " MiB");
+    }
+    return std::shared_ptr<StoreEngine>(
+        std::make_shared<LocalStore>(std::make_shared<LocalHandle>(there), o));
+  }
+  Result<std::shared_ptr<LocalCore>> core = LocalCore::open(options);
+  if (!core) return core.status();
+  r.open[path] = core.value();
+  return std::shared_ptr<StoreEngine>(
+      std::make_shared<LocalStore>(std::make_shared<LocalHandle>(core.value()), o));
+}
+
+Result<std::unique_ptr<CacheEngine>> LocalStore::cache(const std::string& name, bool table) {
+  const Result<OwnerTag> me = handle_->enter();
+  if (!me) return me.status();
+  const Result<std::uint32_t> space =
+      handle_->core().cache().namespaces().open(name, table, me.value());
+  if (!space) return space.status();
+  return std::unique_ptr<CacheEngine>(std::make_unique<LocalCache>(handle_, space.value()));
+}
+
+Result<std::unique_ptr<QueueEngine>> LocalStore::queue(const std::string& name,
+                                                       const QueueOptions& options) {
+  const Result<OwnerTag> me = handle_->enter();
+  if (!me) return me.status();
+  if (!options.create && handle_->core().queues().directory().find(name).record == nullptr) {
+    return LocalQueue::no_queue(name);
+  }
+  const QueueConfig config = LocalQueue::config(options);
+  const Result<QueueRef> ref =
+      handle_->core().queues().open(name, options.given ? &config : nullptr, me.value());
+  if (!ref) return ref.status();
+  return std::unique_ptr<QueueEngine>(
+      std::make_unique<LocalQueue>(handle_, name, options, ref.value()));
+}
+
+Result<std::vector<std::string>> LocalStore::caches() {
+  const Result<OwnerTag> me = handle_->enter();
+  if (!me) return me.status();
+  std::vector<std::string> names;
+  for (NamespaceName& space : handle_->core().cache().namespaces().list()) {
+    if (!space.pinned) names.push_back(std::move(space.name));
+  }
+  return names;
+}
+
+Result<bool> LocalStore::has_queue(const std::string& name) {
+  const Result<OwnerTag> me = handle_->enter();
+  if (!me) return me.status();
+  return handle_->core().queues().directory().find(name).record != nullptr;
+}
+
+Result<std::vector<std::string>> LocalStore::queues() {
+  const Result<OwnerTag> me = handle_->enter();
+  if (!me) return me.status();
+  return handle_->core().queues().directory().names();
+}
+
+Result<std::unique_ptr<WaiterEngine>> LocalStore::waiter() {
+  const Result<OwnerTag> me = handle_->enter();
+  if (!me) return me.status();
+  return std::unique_ptr<WaiterEngine>(std::make_unique<LocalWaiter>(handle_));
+}
+
+Result<EngineStats> LocalStore::stats() {
+  const Result<OwnerTag> me = handle_->enter();
+  if (!me) return me.status();
+  const HeapStats h = handle_->core().base().heap.stats();
+  layout::Header& header = handle_->core().arena().header();
+  std::uint64_t living = 0;
+  for (const OwnerInfo& o : handle_->core().base().owners.list()) living += o.alive ? 1 : 0;
+  return EngineStats{{"memory_limit", h.capacity},
+                     {"memory_allocated", h.size},
+                     {"memory_free", h.free},
+                     {"memory_used", h.size - h.free},
+                     {"blocks", h.blocks},
+                     {"owners", living},
+                     {"reaped", header.reaped.load(std::memory_order_relaxed)},
+                     {"corrupt", header.corrupt.load(std::memory_order_relaxed)},
+                     {"layout_major", layout::kMajor},
+                     {"layout_minor", layout::kMinor}};
+}
+
+Result<std::vector<EngineOwner>> LocalStore::owners() {
+  const Result<OwnerTag> me = handle_->enter();
+  if (!me) return me.status();
+  std::vector<EngineOwner> all;
+  for (const OwnerInfo& o : handle_->core().base().owners.list()) {
+    all.push_back({o.tag.slot, o.tag.epoch, o.pid, o.started_wall_ns, o.command, o.alive});
+  }
+  return all;
+}
+
+Result<int> LocalStore::recover() {
+  const Result<OwnerTag> me = handle_->enter();
+  if (!me) return me.status();
+  const int reaped = handle_->core().recovery().run();
+  if (handle_->core().base().heap.dirty()) handle_->core().base().heap.sweep(me.value());
+  return reaped;
+}
+
+Status LocalStore::destroy(bool force) {
+  const Result<OwnerTag> me = handle_->enter();
+  if (me) {
+    handle_->core().recovery().run();
+    std::string others;
+    for (const OwnerInfo& o : handle_->core().base().owners.list()) {
+      if (o.alive && o.tag != me.value()) others += " " + std::to_string(o.pid);
+    }
+    if (!others.empty() && !force) {
+      return {Code::kNotOwner, "the store at " + path() + " is in use by other processes (pid" +
+                                   others + "): stop them, or destroy(force=True)"};
+    }
+  } else if (!force) {
+    return me.status();
+  }
+  // The recovery byte says that somebody is at it, until the process ends or leaves: who meets a
+  // destroyed arena with that byte free finishes the work (Arena::open).
+  OwnerLock& lock = handle_->core().base().owners.lock();
+  for (int i = 0; i < 200 && !lock.try_lock(OwnerLock::kRecoveryByte); ++i) pause_ms(5);
+  handle_->core().mark_destroyed();
+  std::vector<std::string> names = list_directory(handle_->core().arena().directory());
+  std::erase(names, "owners.lock");
+  names.emplace_back("owners.lock");
+  const std::string where = path();
+  Status closed = handle_->core().close();
+  if (!closed) return closed;
+  return remove_directory(where, names);
+}
+
+}  // namespace celeriac

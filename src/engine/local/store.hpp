@@ -1,0 +1,33 @@
+// StoreEngine over the arena.
+#pragma once
+
+#include "engine/local/core.hpp"
+
+namespace celeriac {
+
+class LocalStore final : public StoreEngine {
+ public:
+  LocalStore(std::shared_ptr<LocalHandle> handle, LocalOptions options)
+      : handle_(std::move(handle)), options_(std::move(options)) {}
+
+  Result<std::unique_ptr<CacheEngine>> cache(const std::string& name, bool table) override;
+  Result<std::unique_ptr<QueueEngine>> queue(const std::string& name,
+                                             const QueueOptions& options) override;
+  Result<std::vector<std::string>> caches() override;
+  Result<bool> has_queue(const std::string& name) override;
+  Result<std::vector<std::string>> queues() override;
+  Result<std::unique_ptr<WaiterEngine>> waiter() override;
+  Result<EngineStats> stats() override;
+  Result<std::vector<EngineOwner>> owners() override;
+  Result<int> recover() override;
+  std::string path() const override { return handle_->core().arena().path(); }
+  Status close() override { return handle_->close(); }
+  bool is_open() const override { return handle_->is_open(); }
+  Status destroy(bool force) override;
+
+ private:
+  std::shared_ptr<LocalHandle> handle_;
+  LocalOptions options_;
+};
+
+}  // namespace celeriac

@@ -1,0 +1,142 @@
+// The heap: blocks of any size inside the arena, owner-tagged, walkable, rebuildable.
+//
+// Blocks lie back to back from the end of the fixed regions to Header.size. Each begins with a
+// 16-byte header: a tagged word and its size. Sizes are truth: walking from the first block by
+// sizes always meets all blocks and ends exactly at Header.size, at every instruction of every
+// operation. Free lists (two-level segregated fit: Masmano, Ripoll, Crespo, Real, "TLSF: a new
+// dynamic memory allocator for real-time systems", ECRTS 2004), the sizes of neighbours and all
+// counts are hints.
+//
+// States of a block
+//   kFree       nobody's; in a free list, or about to be found by a sweep
+//   kWriting(o) allocated by owner o, not yet part of any structure
+//   kLive       part of a structure (an index word, a slot, a directory leads to it)
+//   kGarbage(o) no longer part of a structure; owner o is about to free it
+//
+// Transitions
+//   kFree -> kWriting(o)                 allocate()   under the heap mutex
+//   kWriting(o) -> kLive                 make_live()  by o, just before or as it is linked
+//   kLive, kWriting(o) -> kGarbage(o)    condemn()    by o, once it is unlinked
+//   kGarbage(o) -> kFree                 free()       under the heap mutex
+//   kWriting(d), kGarbage(d) -> kFree    sweep()      d dead and reaped
+//
+// Invariants
+//   H1  The walk by sizes is whole at any instruction (split: the new header first, then one store
+//       of the smaller size; merge: one store of the larger size).
+//   H2  A block that a structure leads to is kLive, or kWriting/kGarbage of an owner that still has
+//       its record: so a block is never freed twice, and recovery can still look at it.
+//   H3  A sweep frees only what belongs to owners whose records are free again.
+//   H4  Generations rise with every allocation in the arena, so that {block, generation} names one
+//       life of a block, also where its place was cut anew, until 2^28 allocations later.
+// Killed at any instruction: H1 to H3 hold; the mutex is taken from the dead and the free lists
+// are rebuilt by a sweep before anything else.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+#include "arena/arena.hpp"
+#include "arena/owners.hpp"
+#include "platform/status.hpp"
+#include "sync/owner_mutex.hpp"
+#include "sync/tagged_word.hpp"
+
+namespace celeriac {
+
+constexpr std::uint64_t kNoCeiling = ~0ULL;
+
+struct HeapStats {
+  std::uint64_t capacity = 0;  // bytes the arena may have
+  std::uint64_t size = 0;      // bytes it has
+  std::uint64_t free = 0;      // bytes in free blocks
+  std::uint64_t blocks = 0;    // blocks in use
+};
+
+class Heap {
+ public:
+  Heap(Arena& arena, const Owners& owners)
+      : arena_(arena),
+        owners_(owners),
+        control_(*arena.fixed<layout::HeapControl>(layout::kHeap)) {}
+
+  // What the arena may grow to for cache entries. The last eighth is for everything else, so that a
+  // cache that has filled its part leaves unbroken room for queues.
+  std::uint64_t cache_ceiling() const { return arena_.capacity() - arena_.capacity() / 8; }
+
+  // A block with room for `bytes`, kWriting(me); returns its offset. Grows the arena if it must.
+  // kNotEnoughMemory when neither is possible: the caller may make room and ask again.
+  // Thread-safe. Crash-safe: H1; the block of a dead caller is found by the next sweep.
+  Result<std::uint64_t> allocate(std::uint64_t bytes, OwnerTag me,
+                                 std::uint64_t ceiling = kNoCeiling);
+
+  // kWriting(me) -> kLive. Crash-safe: one CAS.
+  bool make_live(std::uint64_t offset, OwnerTag me);
+  // kLive or kWriting(owner) -> kGarbage(owner). False when the block is neither.
+  // Crash-safe: one CAS.
+  bool condemn(std::uint64_t offset, OwnerTag owner);
+  // kGarbage(me) -> kFree. When the heap mutex can't be had soon, leaves it to a sweep.
+  // Crash-safe: H2.
+  void free(std::uint64_t offset, OwnerTag me);
+  // condemn() and free(): for blocks that no structure leads to.
+  // Crash-safe: H2.
+  void release(std::uint64_t offset, OwnerTag me) {
+    if (condemn(offset, me)) free(offset, me);
+  }
+
+  // A block and its generation in one word, for MutexWord.pending. 0 for no block.
+  std::uint64_t ticket(std::uint64_t offset);
+  // The ticket's block if it is still the same one and kLive, else 0.
+  std::uint64_t still_live(std::uint64_t ticket);
+
+  // Payload of a block, or null when `bytes` don't fit into it or the offset is nonsense.
+  char* payload(std::uint64_t offset, std::uint64_t bytes);
+  layout::Word* word(std::uint64_t offset);
+
+  // A run of neighbouring blocks with at least `bytes` (headers included) together, each free or
+  // one that `gives_way(offset)` says could be freed: those are what it returns, for the caller to
+  // free. Empty when there is none. Goes on where the last call ended, so that blocks give way in
+  // turn. `gives_way` is asked under the heap mutex: it must take no mutex.
+  // Crash-safe: changes nothing but the place to go on.
+  std::vector<std::uint64_t> window(std::uint64_t bytes,
+                                    const std::function<bool(std::uint64_t offset)>& gives_way,
+                                    OwnerTag me);
+
+  // Frees what dead and reaped owners left and rebuilds the free lists.
+  // Crash-safe: idempotent; a dead sweeper's work is done again.
+  void sweep(OwnerTag me);
+  // A sweep would find something. Crash-safe: one store.
+  void mark_dirty() { control_.dirty.store(1, std::memory_order_release); }
+  bool dirty() const { return control_.dirty.load(std::memory_order_acquire) != 0; }
+
+  HeapStats stats() const;
+  // Bytes that a payload of this size takes, header and rounding included.
+  static std::uint64_t cost(std::uint64_t bytes);
+
+ private:
+  struct Bin {
+    std::uint32_t first, second;
+  };
+  static Bin bin_of(std::uint64_t units);
+  layout::BlockHeader* block(std::uint64_t offset) {
+    return offset % 16 == 0 && offset >= layout::kBlocks ? arena_.at<layout::BlockHeader>(offset)
+                                                         : nullptr;
+  }
+  std::uint64_t take(std::uint64_t units);
+  std::uint64_t find(std::uint64_t units);
+  std::uint64_t pop_fitting(Bin bin, std::uint64_t units);
+  void insert(std::uint64_t offset);
+  void remove(std::uint64_t offset);
+  void set_previous(std::uint64_t offset, std::uint64_t units);
+  void free_locked(std::uint64_t offset);
+  Status grow(std::uint64_t units, std::uint64_t ceiling);
+  void sweep_locked();
+  bool sweepable(TaggedWord w) const;
+  bool left_by_the_dead(TaggedWord w) const;
+
+  Arena& arena_;
+  const Owners& owners_;
+  layout::HeapControl& control_;
+};
+
+}  // namespace celeriac

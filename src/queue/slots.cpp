@@ -1,0 +1,138 @@
+#include "queue/slots.hpp"
+
+#include <algorithm>
+
+#include "arena/crash_point.hpp"
+
+namespace celeriac {
+
+layout::Slot* Slots::chunk(std::uint32_t c) {
+  if (c >= layout::kMaxSlotChunks) return nullptr;
+  const std::uint64_t block = directory_.offsets[c].load(std::memory_order_acquire);
+  if (block == 0) return nullptr;
+  return base_.arena.at<layout::Slot>(aligned_object(block),
+                                      sizeof(layout::Slot) * layout::kSlotsPerChunk);
+}
+
+layout::Slot* Slots::at(std::uint32_t index) {
+  layout::Slot* s = chunk(index / layout::kSlotsPerChunk);
+  return s == nullptr ? nullptr : s + index % layout::kSlotsPerChunk;
+}
+
+SlotRef Slots::scan(std::uint32_t from, std::uint32_t steps, std::uint32_t n, OwnerTag me) {
+  std::uint32_t i = from;
+  for (std::uint32_t k = 0; k < steps; ++k) {
+    i = i + 1 < n ? i + 1 : 0;
+    layout::Slot* s = at(i);
+    if (s == nullptr) return {};
+    const TaggedWord w = load(s->word);
+    if (w.state() != kSlotFree) continue;
+    if (!change(s->word, w, TaggedWord::make(kSlotWriting, me, w.generation() + 1))) continue;
+    CELERIAC_CRASH_POINT("queue.put.acquired");
+    directory_.used.fetch_add(1, std::memory_order_relaxed);
+    cursor_.store(i, std::memory_order_relaxed);
+    return {i, s};
+  }
+  return {};
+}
+
+Result<SlotRef> Slots::acquire(OwnerTag me) {
+  for (;;) {
+    const std::uint32_t n = count();
+    // A hint: a few off after a death, and even below zero for a moment.
+    const auto used = static_cast<std::int64_t>(directory_.used.load(std::memory_order_relaxed));
+    // With an eighth free, a free slot is about eight steps away. When fewer are free and none is
+    // near, more slots are cheaper than a long search; without memory for more, search them all.
+    const std::uint32_t from = cursor_.load(std::memory_order_relaxed);
+    SlotRef found = scan(from, std::min(n, 256U), n, me);
+    if (found.slot == nullptr && used < std::int64_t{n - n / 8}) found = scan(from, n, n, me);
+    if (found.slot != nullptr) return found;
+    Status added = add_chunk(n / layout::kSlotsPerChunk, me);
+    if (added) {
+      cursor_.store(n == 0 ? 0 : n - 1, std::memory_order_relaxed);  // the new ones begin at n
+      continue;
+    }
+    found = scan(from, n, n, me);
+    if (found.slot != nullptr) return found;
+    return added;
+  }
+}
+
+Status Slots::add_chunk(std::uint32_t seen, OwnerTag me) {
+  OwnerMutex mutex(directory_.mutex, base_.owners);
+  const MutexGuard guard(mutex, mutex.lock_within(me, kMutexPatience));
+  if (!guard.held()) return mutex_timeout("the directory of slots");
+  layout::Word& pending = directory_.mutex.pending[0];
+  const std::uint32_t chunks = directory_.chunks.load(std::memory_order_relaxed);
+  if (guard.recovered()) {
+    const std::uint64_t left = base_.heap.still_live(pending.load(std::memory_order_acquire));
+    const auto leads_to = [&](std::uint32_t c) {
+      return c < layout::kMaxSlotChunks &&
+             directory_.offsets[c].load(std::memory_order_relaxed) == left;
+    };
+    const bool linked = leads_to(chunks) || (chunks > 0 && leads_to(chunks - 1));
+    if (left != 0 && !linked) base_.heap.release(left, me);
+    pending.store(0, std::memory_order_release);
+  }
+  if (chunks != seen) return Status::ok();  // another was first
+  if (chunks == layout::kMaxSlotChunks) {
+    return {Code::kQueueFull, "the store holds " +
+                                  std::to_string(layout::kMaxSlotChunks * layout::kSlotsPerChunk) +
+                                  " messages and room for no more: consume some"};
+  }
+  layout::Word& offset = directory_.offsets[chunks];
+  if (offset.load(std::memory_order_relaxed) == 0) {  // else left by one who died before counting
+    const std::uint64_t bytes = sizeof(layout::Slot) * layout::kSlotsPerChunk;
+    Result<std::uint64_t> block = base_.allocate(aligned_bytes(bytes), me);
+    if (!block) {
+      return {Code::kQueueFull, "no memory for more messages: " + block.status().message()};
+    }
+    auto* slots = base_.arena.at<layout::Slot>(aligned_object(block.value()), bytes);
+    if (slots == nullptr) return {Code::kCorrupt, "the heap gave a block that isn't one"};
+    for (std::uint32_t i = 0; i < layout::kSlotsPerChunk; ++i) {
+      layout::Slot& s = slots[i];
+      for (layout::Word* w :
+           {&s.word, &s.meta, &s.sequence, &s.due, &s.expires, &s.body, &s.first, &s.enqueued}) {
+        w->store(0, std::memory_order_relaxed);
+      }
+    }
+    pending.store(base_.heap.ticket(block.value()), std::memory_order_release);
+    base_.heap.make_live(block.value(), me);
+    CELERIAC_CRASH_POINT("queue.slots.live");
+    offset.store(block.value(), std::memory_order_release);
+  }
+  // release pairs with the acquire in count(): the slots are zeroed before they count
+  directory_.chunks.store(chunks + 1, std::memory_order_release);
+  CELERIAC_CRASH_POINT("queue.slots.counted");
+  pending.store(0, std::memory_order_release);
+  return Status::ok();
+}
+
+void Slots::recount_used() {
+  std::uint64_t used = 0;
+  each([&](std::uint32_t, const layout::Slot&, TaggedWord) { ++used; });
+  directory_.used.store(used, std::memory_order_relaxed);
+  CELERIAC_CRASH_POINT("queue.repair.recounted");
+}
+
+void Slots::reclaim(layout::Slot& slot, TaggedWord word, OwnerTag freer) {
+  const std::uint64_t body = slot.body.load(std::memory_order_acquire);
+  if (body != 0) {
+    base_.heap.condemn(body, word.owner());  // stays that owner's until it is freed or reaped
+    CELERIAC_CRASH_POINT("queue.reclaim.condemned");
+    slot.body.store(0, std::memory_order_release);
+  }
+  CELERIAC_CRASH_POINT("queue.reclaim.bodyless");
+  if (change(slot.word, word, TaggedWord::make(kSlotFree, {}, word.generation()))) {
+    directory_.used.fetch_sub(1, std::memory_order_relaxed);
+  }
+  CELERIAC_CRASH_POINT("queue.reclaim.freed");
+  if (body == 0) return;
+  if (freer.valid()) {
+    base_.heap.free(body, freer);
+  } else {
+    base_.heap.mark_dirty();
+  }
+}
+
+}  // namespace celeriac

@@ -1,0 +1,138 @@
+#include "queue/timers.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+#include "arena/crash_point.hpp"
+
+namespace celeriac {
+namespace {
+
+bool later(const layout::TimerEntry& a, const layout::TimerEntry& b) { return a.due > b.due; }
+
+}  // namespace
+
+layout::TimerEntry* Timers::entries() {
+  const std::uint64_t block = timers_.entries.load(std::memory_order_relaxed);
+  const std::uint64_t capacity = timers_.capacity.load(std::memory_order_relaxed);
+  if (block == 0) return nullptr;
+  return reinterpret_cast<layout::TimerEntry*>(
+      base_.heap.payload(block, capacity * sizeof(layout::TimerEntry)));
+}
+
+void Timers::publish_next() {
+  const layout::TimerEntry* e = entries();
+  const bool any = e != nullptr && timers_.count.load(std::memory_order_relaxed) > 0;
+  // seq_cst: pairs with the consumer that reads it after it has said that it is about to sleep
+  timers_.next_due.store(any ? e[0].due : kNever, std::memory_order_seq_cst);
+}
+
+Status Timers::ensure(std::uint64_t wanted, OwnerTag me) {
+  const std::uint64_t old = timers_.entries.load(std::memory_order_relaxed);
+  layout::Word* pending = timers_.mutex.pending;
+  for (layout::Word* p = pending; p < pending + 2; ++p) {
+    const std::uint64_t left = base_.heap.still_live(p->load(std::memory_order_acquire));
+    if (left != 0 && left != old) base_.heap.release(left, me);
+    p->store(0, std::memory_order_release);
+  }
+  const std::uint64_t capacity = timers_.capacity.load(std::memory_order_relaxed);
+  if (wanted <= capacity && entries() != nullptr) return Status::ok();
+  const std::uint64_t bigger = std::max<std::uint64_t>({wanted, capacity * 2, 256});
+  Result<std::uint64_t> block = base_.allocate(bigger * sizeof(layout::TimerEntry), me);
+  if (!block) return block.status();
+  char* to = base_.heap.payload(block.value(), bigger * sizeof(layout::TimerEntry));
+  if (to == nullptr) return {Code::kCorrupt, "the heap gave a block that isn't one"};
+  if (const layout::TimerEntry* from = entries()) {
+    std::memcpy(to, from, capacity * sizeof(layout::TimerEntry));
+  }
+  pending[0].store(base_.heap.ticket(block.value()), std::memory_order_relaxed);
+  pending[1].store(base_.heap.ticket(old), std::memory_order_release);
+  base_.heap.make_live(block.value(), me);
+  CELERIAC_CRASH_POINT("timers.grow.live");
+  timers_.entries.store(block.value(), std::memory_order_release);
+  // A death right here leaves the old capacity with the new block: smaller, and true.
+  timers_.capacity.store(bigger, std::memory_order_release);
+  CELERIAC_CRASH_POINT("timers.grow.linked");
+  if (old != 0) base_.heap.release(old, me);
+  pending[0].store(0, std::memory_order_release);
+  pending[1].store(0, std::memory_order_release);
+  return Status::ok();
+}
+
+Status Timers::reserve(OwnerTag me) {
+  OwnerMutex mutex(timers_.mutex, base_.owners);
+  const MutexGuard guard(mutex, mutex.lock_within(me, kMutexPatience));
+  if (!guard.held()) return mutex_timeout("the timer heap");
+  if (guard.recovered()) rebuild(me);
+  // Other processes may use up the room before insert(): then it rebuilds later.
+  return ensure(timers_.count.load(std::memory_order_relaxed) + 1, me);
+}
+
+bool Timers::insert(std::uint64_t due, layout::Hint hint, OwnerTag me) {
+  OwnerMutex mutex(timers_.mutex, base_.owners);
+  const MutexGuard guard(mutex, mutex.lock_within(me, kMutexPatience));
+  if (!guard.held()) {
+    distrust();
+    return true;
+  }
+  if (guard.recovered()) rebuild(me);
+  const std::uint64_t n = timers_.count.load(std::memory_order_relaxed);
+  if (!ensure(n + 1, me)) {
+    distrust();
+    return true;
+  }
+  layout::TimerEntry* e = entries();
+  const std::uint64_t before = timers_.next_due.load(std::memory_order_relaxed);
+  e[n] = {due, hint};
+  std::push_heap(e, e + n + 1, later);
+  CELERIAC_CRASH_POINT("timers.insert.pushed");
+  timers_.count.store(n + 1, std::memory_order_relaxed);
+  publish_next();
+  return due < before;
+}
+
+std::vector<layout::Hint> Timers::due(std::uint64_t now, OwnerTag me) {
+  std::vector<layout::Hint> ready;
+  if (next_due() > now) return ready;
+  OwnerMutex mutex(timers_.mutex, base_.owners);
+  const MutexGuard guard(mutex, mutex.lock_within(me, kMutexPatience));
+  if (!guard.held()) return ready;
+  if (guard.recovered() || timers_.dirty.exchange(0, std::memory_order_acq_rel) != 0) rebuild(me);
+  std::uint64_t n = timers_.count.load(std::memory_order_relaxed);
+  layout::TimerEntry* e = entries();
+  while (e != nullptr && n > 0 && e[0].due <= now && ready.size() < 4096) {
+    ready.push_back(e[0].hint);
+    std::pop_heap(e, e + n, later);
+    --n;
+  }
+  timers_.count.store(n, std::memory_order_relaxed);
+  publish_next();
+  CELERIAC_CRASH_POINT("timers.due.taken");
+  return ready;
+}
+
+void Timers::distrust() {
+  timers_.dirty.store(1, std::memory_order_seq_cst);
+  timers_.next_due.store(0, std::memory_order_seq_cst);
+}
+
+void Timers::rebuild(OwnerTag me) {
+  std::vector<layout::TimerEntry> found;
+  slots_.each([&](std::uint32_t index, const layout::Slot& s, TaggedWord w) {
+    if (w.state() != kSlotDelayed) return;
+    found.push_back({s.due.load(std::memory_order_relaxed), make_hint(index, w.generation())});
+  });
+  timers_.count.store(0, std::memory_order_relaxed);
+  CELERIAC_CRASH_POINT("timers.rebuild.emptied");
+  if (!ensure(found.size(), me)) {  // try again when somebody looks next
+    distrust();
+    return;
+  }
+  std::make_heap(found.begin(), found.end(), later);
+  layout::TimerEntry* e = entries();
+  std::copy(found.begin(), found.end(), e);
+  timers_.count.store(found.size(), std::memory_order_relaxed);
+  publish_next();
+}
+
+}  // namespace celeriac

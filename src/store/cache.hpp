@@ -1,0 +1,103 @@
+// The cache and the tables of a store, over the index and the heap.
+//
+// A value is written once, into a block of its own, and never changed in place, but for two single
+// words: the expiry (touch) and the value of an integer (increment). Replacing it links another
+// block.
+//
+// How a reader, who holds nothing, gets a value
+//   1. load the shard's table word and the index word (acquire)
+//   2. load the block's word: must be kLive
+//   3. check sizes against the block, copy head, key and value out by relaxed words
+//   4. acquire fence; load index word, block word and table word again: all three unchanged
+//      (but for the frequency bits)?  then the copy is what was linked between 1 and 4
+//   5. otherwise again; after 64 vain tries (a writer replaces this entry without pause) once under
+//      the shard's mutex
+// Index words carry a version and block words a generation, so "unchanged" isn't fooled by reuse.
+// Readers write nothing shared but, now and then, an entry's two frequency bits.
+//
+// Invariants
+//   C1  After set() returned, every get() that begins later sees it, or a later one, or none
+//       (evicted, expired, cleared).
+//   C2  A writer that dies leaves the entry old, new or absent, never torn.
+//   C3  Memory never exceeds the arena's capacity; entries of tables are never evicted.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "store/eviction.hpp"
+#include "store/index.hpp"
+#include "store/namespaces.hpp"
+#include "store/value.hpp"
+
+namespace celeriac {
+
+class Cache {
+ public:
+  explicit Cache(Base& base)
+      : base_(base), spaces_(base), index_(base, spaces_), eviction_(base, spaces_, index_) {}
+
+  Namespaces& namespaces() { return spaces_; }
+  Eviction& eviction() { return eviction_; }
+
+  // True and the value, or false; `counted` as a hit or a miss. Thread-safe, lock-free (but for
+  // step 5).
+  bool get(std::uint32_t space, std::string_view key, ValueBuffer& to, bool counted, OwnerTag me);
+  bool contains(std::uint32_t space, std::string_view key, OwnerTag me);
+
+  // Stores under the mode's condition; true when it was stored. `version` is for kCompare: what a
+  // ValueBuffer said, or 0 for "must be absent". kValueTooLarge, kNotEnoughMemory, kLockTimeout;
+  // then nothing has changed.
+  // Thread-safe. Crash-safe: C2.
+  Result<bool> store(std::uint32_t space, std::string_view key, const Value& value,
+                     std::uint64_t expires, StoreMode mode, std::uint64_t version, OwnerTag me);
+  // True when there was one. Thread-safe. Crash-safe: C2.
+  Result<bool> erase(std::uint32_t space, std::string_view key, OwnerTag me);
+  // New expiry of a present entry. Thread-safe. Crash-safe: one store.
+  Result<bool> touch(std::uint32_t space, std::string_view key, std::uint64_t expires, OwnerTag me);
+  // Adds to an integer in place, keeping its expiry. Thread-safe. Crash-safe: one store.
+  Result<IncrementResult> increment(std::uint32_t space, std::string_view key, std::int64_t delta,
+                                    std::int64_t* result, OwnerTag me);
+
+  // Calls `visit` for each present entry of the namespace, copied out: a moment's view of each
+  // shard, not of the whole. Stops when it returns false.
+  void each(std::uint32_t space, OwnerTag me,
+            const std::function<bool(std::string_view key, const ValueBuffer& value)>& visit);
+
+  std::uint64_t entries(std::uint32_t space) const;
+  CacheCounts counts(std::uint32_t space) const;
+
+  // A number that changes when a key of a table changes; other keys may change it too.
+  std::uint32_t change_count(std::uint32_t space, std::string_view key);
+  // Has all sleepers look again (the store or a handle closes). Crash-safe: they sleep on.
+  void wake_all_waiters();
+  // Sleeps until it isn't `seen` any more. False at the deadline. Wakes: store, erase, increment.
+  Result<bool> wait_for_change(std::uint32_t space, std::string_view key, std::uint32_t seen,
+                               std::uint64_t deadline_ns);
+
+ private:
+  enum class Look { kHit, kMiss, kAgain };
+  std::uint64_t hash(std::uint32_t space, std::string_view key);
+  Look look(const Place& place, std::uint32_t space, std::string_view key, ValueBuffer* to);
+  Look read_way(layout::Word& way, IndexWord w, const Place& place, std::uint32_t space,
+                std::string_view key, ValueBuffer* to);
+  bool lookup(std::uint32_t space, std::string_view key, ValueBuffer* to, OwnerTag me);
+  bool present(const layout::Entry& e) const;
+  Result<std::uint64_t> write_block(std::uint32_t space, const Place& place, std::string_view key,
+                                    const Value& value, std::uint64_t expires, OwnerTag me);
+  std::uint64_t version_of(std::uint64_t block, const layout::Entry& e);
+  void changed(std::uint32_t space, std::uint64_t hash);
+  layout::Signal& signal(std::uint64_t hash) {
+    return base_.arena.fixed<layout::Signal>(layout::kSignals)[hash >> 8U & 63U];
+  }
+
+  Base& base_;
+  Namespaces spaces_;
+  Index index_;
+  Eviction eviction_;
+};
+
+}  // namespace celeriac
