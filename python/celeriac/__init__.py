@@ -1,0 +1,53 @@
+"""celeriac: one shared cache and task queue for all processes of a host, with no server to run."""
+
+from __future__ import annotations
+
+from celeriac.cache import Cache, CacheStats, Table
+from celeriac.errors import (
+    CeleriacError,
+    ConfigurationError,
+    LockLost,
+    LockTimeout,
+    NotEnoughMemory,
+    NotOwner,
+    QueueFull,
+    SerializationError,
+    ServerError,
+    ServerUnavailable,
+    StoreCorrupt,
+    StoreNotFound,
+    ValueTooLarge,
+    VersionMismatch,
+)
+from celeriac.queue import Counts, Message, Queue, Waiter
+from celeriac.store import Store, connect, get_default, set_default
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Cache",
+    "CacheStats",
+    "CeleriacError",
+    "ConfigurationError",
+    "Counts",
+    "LockLost",
+    "LockTimeout",
+    "Message",
+    "NotEnoughMemory",
+    "NotOwner",
+    "Queue",
+    "QueueFull",
+    "SerializationError",
+    "ServerError",
+    "ServerUnavailable",
+    "Store",
+    "StoreCorrupt",
+    "StoreNotFound",
+    "Table",
+    "ValueTooLarge",
+    "VersionMismatch",
+    "Waiter",
+    "connect",
+    "get_default",
+    "set_default",
+]

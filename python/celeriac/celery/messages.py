@@ -1,0 +1,165 @@
+"""The frame that a message travels in.
+
+A queue of the store carries bytes. The frame puts the AMQP attributes of a message in front of
+its body, and the body follows as it is, with no base64 and no copy into a JSON document::
+
+    offset  size  content
+    0       1     0xCE
+    1       1     version of the frame, 1
+    2       4     length of the header in bytes, little endian
+    6       n     header, JSON
+    6+n     rest  body, raw
+
+The header is a list, because its fields are always the same: content type, content encoding,
+headers, properties, exchange, routing key. Bytes that are no frame (another program put them
+into the queue) are delivered as a message without headers, so that a consumer can see and
+reject them instead of failing on them for ever.
+"""
+
+from __future__ import annotations
+
+import struct
+import time
+from datetime import datetime
+from json import JSONDecoder
+from typing import TYPE_CHECKING, Any
+
+from kombu import message as kombu_message
+from kombu.transport import virtual
+from kombu.utils.json import JSONEncoder, object_hook
+
+if TYPE_CHECKING:
+    from celeriac.queue import Message as NativeMessage
+
+__all__ = ["Message", "decode_frame", "encode_frame", "seconds_to_eta", "time_to_live"]
+
+MAGIC = 0xCE
+VERSION = 1
+
+_prefix = struct.Struct("<BBI")
+_dumps = JSONEncoder(separators=(",", ":")).encode
+_loads_plain = JSONDecoder().decode
+_loads_typed = JSONDecoder(object_hook=object_hook).decode
+
+#: content type, content encoding, headers, properties, exchange, routing key
+Header = tuple[str | None, str | None, dict[str, Any], dict[str, Any], str, str]
+
+
+def encode_frame(message: dict[str, Any], exchange: str, routing_key: str) -> bytes:
+    """Build the bytes for a queue from what :meth:`Channel.prepare_message` made.
+
+    Raises:
+        TypeError: a header or property is not JSON, or the body is neither bytes nor text.
+    """
+    properties = message["properties"]
+    header = _dumps(
+        (
+            message["content-type"],
+            message["content-encoding"],
+            message["headers"],
+            {k: v for k, v in properties.items() if k != "delivery_info"},
+            exchange,
+            routing_key,
+        )
+    ).encode()
+    body = message["body"]
+    if isinstance(body, str):
+        body = body.encode()
+    return b"".join((_prefix.pack(MAGIC, VERSION, len(header)), header, body or b""))
+
+
+def decode_frame(frame: bytes) -> tuple[Header, bytes]:
+    """Split a frame into its header and the body. Never raises on foreign bytes."""
+    if len(frame) >= _prefix.size:
+        magic, version, length = _prefix.unpack_from(frame)
+        end = _prefix.size + length
+        if magic == MAGIC and version == VERSION and end <= len(frame):
+            try:
+                text = frame[_prefix.size : end].decode()
+                fields = (_loads_typed if "__type__" in text else _loads_plain)(text)
+                content_type, encoding, headers, properties, exchange, routing_key = fields
+            except Exception:  # whatever is wrong with it, it is no header of ours
+                pass
+            else:
+                return (
+                    (content_type, encoding, headers, properties, exchange, routing_key),
+                    frame[end:],
+                )
+    return ("application/data", "binary", {}, {}, "", ""), frame
+
+
+def seconds_to_eta(headers: dict[str, Any] | None, now: float | None = None) -> float:
+    """Seconds that a task message still has to wait for its ETA; 0 when it is due.
+
+    Only an aware ETA counts: a naive one is relative to the time zone of the consumer's
+    application, which then holds the task itself, as with any other broker.
+    """
+    eta = headers.get("eta") if headers else None
+    if not eta:
+        return 0.0
+    if isinstance(eta, str):
+        try:
+            eta = datetime.fromisoformat(eta[:-1] + "+00:00" if eta.endswith("Z") else eta)
+        except ValueError:
+            return 0.0
+    if not isinstance(eta, datetime) or eta.tzinfo is None:
+        return 0.0
+    return max(eta.timestamp() - (time.time() if now is None else now), 0.0)
+
+
+def time_to_live(properties: dict[str, Any], queue_ttl: float | None) -> float | None:
+    """Seconds that a message may stay in its queue, or None for ever.
+
+    The ``expiration`` property is text in milliseconds, as in AMQP. The shorter of it and the
+    queue's own ``x-message-ttl`` holds.
+    """
+    expiration = properties.get("expiration")
+    if expiration is None:
+        return queue_ttl
+    try:
+        ttl = max(int(expiration), 0) / 1000.0
+    except (TypeError, ValueError):
+        return queue_ttl
+    return ttl if queue_ttl is None else min(ttl, queue_ttl)
+
+
+class Message(virtual.Message):
+    """A delivered message; its delivery tag stands for the queue's own handle.
+
+    ``native`` is that handle. Acknowledging goes through the channel, as kombu wants it, and
+    ends in one call on the handle.
+    """
+
+    def __init__(self, native: NativeMessage, channel: Any, delivery_tag: int) -> None:
+        header, body = decode_frame(native.body)
+        content_type, content_encoding, headers, properties, exchange, routing_key = header
+        delivery_info = {
+            "exchange": exchange,
+            "routing_key": routing_key,
+            "redelivered": native.redelivered,
+        }
+        properties["delivery_info"] = delivery_info
+        properties["delivery_tag"] = delivery_tag
+        self.native = native
+        kombu_message.Message.__init__(
+            self,
+            body=body,
+            channel=channel,
+            delivery_tag=delivery_tag,
+            content_type=content_type,
+            content_encoding=content_encoding,
+            headers=headers,
+            properties=properties,
+            delivery_info=delivery_info,
+        )
+
+    @property
+    def _raw(self) -> dict[str, Any]:
+        """The message as kombu's other virtual transports keep it."""
+        return {
+            "body": self.body,
+            "content-type": self.content_type,
+            "content-encoding": self.content_encoding,
+            "headers": self.headers,
+            "properties": self.properties,
+        }

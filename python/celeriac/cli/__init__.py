@@ -1,0 +1,59 @@
+"""The `celeriac` command.
+
+Exit codes: 0 all is well, 1 there is a finding (a lost task, a dead owner, no such store), 2 it was
+called wrongly. A user's mistake gets a message on stderr and no traceback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from celeriac import __version__
+from celeriac.errors import CeleriacError, ConfigurationError
+
+from . import demo, doctor, stats
+
+FINE, FINDING, BAD_USAGE = 0, 1, 2
+
+__all__ = ["BAD_USAGE", "FINDING", "FINE", "main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code.
+
+    `arguments` without the program's name; None means the process's own. Raises `SystemExit` for
+    `--help` and for arguments that can't be parsed, as argparse does.
+    """
+    options = _parser().parse_args(arguments)
+    try:
+        code: int = options.run(options)
+        sys.stdout.flush()
+    except ConfigurationError as error:
+        return _complain(error, BAD_USAGE)
+    except CeleriacError as error:
+        return _complain(error, FINDING)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FINDING
+    except KeyboardInterrupt:
+        return 130
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="celeriac", description="A cache and a task queue for all processes of a host."
+    )
+    parser.add_argument("--version", action="version", version=f"celeriac {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for command in (demo, stats, doctor):
+        command.add_command(commands)
+    return parser
+
+
+def _complain(error: CeleriacError, code: int) -> int:
+    print(f"celeriac: {error}", file=sys.stderr)
+    return code

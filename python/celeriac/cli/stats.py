@@ -1,0 +1,64 @@
+"""`celeriac stats URL`: what is in a store."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import celeriac
+
+from .tables import print_table
+
+MIB = 1024 * 1024
+
+
+def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser(
+        "stats",
+        help="show what is in a store",
+        description="Shows a store's memory, its owners and its queues. Never creates a store.",
+    )
+    parser.add_argument("url", metavar="URL", help="the store, for example shm://app")
+    parser.add_argument("--json", action="store_true", help="as JSON, for programs")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the statistics."""
+    with celeriac.connect(options.url, create=False) as store:
+        stats = store.stats()
+    if options.json:
+        print(json.dumps(stats, indent=2))
+    else:
+        print_stats(stats)
+    return 0
+
+
+def print_stats(stats: Mapping[str, Any]) -> None:
+    """Print a table of the plain numbers, and one for each part that is a table itself."""
+    parts = {name: part for name, part in stats.items() if isinstance(part, Mapping)}
+    plain = [name for name in stats if name not in parts]
+    print_table(["", "value"], [[name, show(name, stats[name])] for name in plain])
+    for name, part in parts.items():
+        print()
+        if not part:
+            print(f"no {name}")
+            continue
+        columns = list(next(iter(part.values())))
+        rows = [
+            [label, *(show(column, row[column]) for column in columns)]
+            for label, row in part.items()
+        ]
+        print_table([name, *columns], rows)
+
+
+def show(name: str, value: Any) -> str:
+    """A value for people: sizes in MiB, counts with separators."""
+    if isinstance(value, int) and name.startswith("memory"):
+        return f"{value / MIB:,.1f} MiB"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return str(value)

@@ -1,0 +1,383 @@
+"""The calls of the backend, all but the async ones: Django's, and those that django-redis added.
+
+Each call makes the key (Django's prefix, version and key function), hands it to the store, and
+turns an error of the store into a miss where IGNORE_EXCEPTIONS asks for it. Two kinds of error
+are never ignored, being mistakes in the project and not an outage: a ConfigurationError, and a
+value that can't be pickled.
+
+The handle on the store is made at the first call, so that settings may be read, and a backend be
+made, while the store is away.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache
+from django.core.exceptions import SynchronousOnlyOperation
+
+import celeriac
+from celeriac.errors import (
+    CeleriacError,
+    ConfigurationError,
+    NotEnoughMemory,
+    SerializationError,
+    ValueTooLarge,
+)
+
+from . import keys, location, options
+
+if TYPE_CHECKING:
+    from functools import cached_property
+else:  # functools' own takes a lock up to CPython 3.11, which a fork could leave held
+    from django.utils.functional import cached_property
+
+_MISSING = object()
+
+
+class SyncCache(BaseCache):
+    """`CeleriacCache` without its async half; see there for what is promised."""
+
+    key_func: Callable[[str, str, Any], str]
+    key_prefix: str
+    version: Any
+    default_timeout: float | None
+
+    def __init__(self, url: str, params: Mapping[str, Any]) -> None:
+        super().__init__(params)
+        parsed = options.parse(url, params)
+        self._max_entries: int | None = parsed.max_entries
+        self._cull_frequency: int = parsed.cull_frequency
+        self._ignore_exceptions = parsed.ignore_exceptions
+        self._cache_options = parsed.cache
+        self._location = location.at(parsed.url)
+
+    # ---- the store behind it
+
+    @property
+    def store(self) -> celeriac.Store:
+        """The celeriac store of this LOCATION, for queues, statistics and what else it has."""
+        return self._location.store()
+
+    @property
+    def ignored_exceptions(self) -> int:
+        """How many errors at this LOCATION this process has turned into misses so far."""
+        return self._location.ignored
+
+    @cached_property
+    def _entries(self) -> celeriac.Cache:
+        return self.store.cache(location.NAMESPACE, ttl=self.default_timeout, **self._cache_options)
+
+    def _tolerate(self, error: CeleriacError, *, writing: bool = False) -> None:
+        """Raise the error again, or count it where it shall be a miss."""
+        closed = self._location.is_closed()
+        if closed:
+            self.__dict__.pop("_entries", None)
+        mistake = (isinstance(error, ConfigurationError) and not closed) or (
+            isinstance(error, SerializationError)
+            and (writing or isinstance(error.__cause__, SynchronousOnlyOperation))
+        )
+        if mistake or not self._ignore_exceptions:
+            raise error
+        self._location.ignore(error)
+
+    def _not_replaced(self, key: str, error: CeleriacError) -> None:
+        """A new value could not be stored: the old one is stale now, so it goes."""
+        if isinstance(error, (NotEnoughMemory, ValueTooLarge)):
+            with suppress(CeleriacError):
+                self._entries.delete(key)
+        self._tolerate(error, writing=True)
+
+    # ---- keys and timeouts
+
+    def validate_key(self, key: str) -> None:
+        """Warn (CacheKeyWarning, at the caller's line) about a key that memcached would refuse."""
+        if not keys.is_plain(key):
+            keys.warn(key)
+
+    def get_backend_timeout(self, timeout: float | None = DEFAULT_TIMEOUT) -> float | None:
+        """Seconds from now, None for ever, 0 for a timeout that has already passed."""
+        if timeout is DEFAULT_TIMEOUT:
+            timeout = self.default_timeout
+        return None if timeout is None else max(0, timeout)
+
+    def _make_room(self, key: str) -> None:
+        """Cull as Django's local-memory cache does, if MAX_ENTRIES was given and is reached.
+
+        Overwriting adds no entry, so it culls nothing.
+        """
+        limit = self._max_entries
+        if limit is None:
+            return
+        entries = self._entries
+        count = len(entries)
+        if count < limit or key in entries:
+            return
+        if self._cull_frequency == 0:
+            entries.clear()
+        else:
+            entries.cull(max(0, count // self._cull_frequency))
+
+    # ---- Django's calls, one key each
+
+    def get(self, key: str, default: Any = None, version: Any = None) -> Any:
+        """The value of a key, or `default`. A stored None is a value."""
+        full = self.make_and_validate_key(key, version)
+        try:
+            return self._entries.get(full, default)
+        except CeleriacError as error:
+            self._tolerate(error)
+            return default
+
+    def set(
+        self,
+        key: str,
+        value: Any,
+        timeout: float | None = DEFAULT_TIMEOUT,
+        version: Any = None,
+        *,
+        nx: bool = False,
+        xx: bool = False,
+    ) -> bool:
+        """Store a value, and say whether it was stored.
+
+        With `nx` only if the key is missing, with `xx` only if it is there. A value that the store
+        can't hold removes the old one, then raises ValueTooLarge or NotEnoughMemory.
+        """
+        if nx and xx:
+            raise ValueError("nx and xx exclude each other")
+        if nx:
+            return self.add(key, value, timeout, version)
+        full = self.make_and_validate_key(key, version)
+        ttl = self.get_backend_timeout(timeout)
+        try:
+            if xx:
+                return self._entries.replace(full, value, ttl)
+            self._make_room(full)
+            self._entries.set(full, value, ttl)
+        except CeleriacError as error:
+            self._not_replaced(full, error)
+            return False
+        return True
+
+    def add(
+        self,
+        key: str,
+        value: Any,
+        timeout: float | None = DEFAULT_TIMEOUT,
+        version: Any = None,
+    ) -> bool:
+        """Store a value if the key is missing, in one step; True if it was missing."""
+        full = self.make_and_validate_key(key, version)
+        ttl = self.get_backend_timeout(timeout)
+        try:
+            self._make_room(full)
+            return self._entries.add(full, value, ttl)
+        except CeleriacError as error:
+            self._tolerate(error, writing=True)
+            return False
+
+    def touch(self, key: str, timeout: float | None = DEFAULT_TIMEOUT, version: Any = None) -> bool:
+        """Give a key a new timeout; False if it is missing."""
+        full = self.make_and_validate_key(key, version)
+        ttl = self.get_backend_timeout(timeout)
+        return self._change(lambda entries: entries.touch(full, ttl))
+
+    def delete(self, key: str, version: Any = None) -> bool:
+        """Remove a key; False if it is missing."""
+        full = self.make_and_validate_key(key, version)
+        return self._change(lambda entries: entries.delete(full))
+
+    def has_key(self, key: str, version: Any = None) -> bool:
+        """Whether the key is there, whatever its value."""
+        full = self.make_and_validate_key(key, version)
+        return self._change(lambda entries: full in entries)
+
+    def _change(self, call: Callable[[celeriac.Cache], bool]) -> bool:
+        try:
+            return call(self._entries)
+        except CeleriacError as error:
+            self._tolerate(error)
+            return False
+
+    def incr(
+        self,
+        key: str,
+        delta: int = 1,
+        version: Any = None,
+        *,
+        ignore_key_check: bool = False,
+    ) -> int:
+        """Add to an integer in one step, and return the sum. The timeout stays what it was.
+
+        A missing key raises ValueError, or with `ignore_key_check` counts as a 0 that never
+        expires. Anything but an integer raises TypeError. There is no largest sum.
+        """
+        full = self.make_and_validate_key(key, version)
+        try:
+            while True:
+                try:
+                    return self._entries.incr(full, delta)
+                except CeleriacError:
+                    raise
+                except ValueError:
+                    if not ignore_key_check:
+                        raise ValueError(f"Key '{key}' not found") from None
+                if self._entries.add(full, delta, None):
+                    return delta
+        except CeleriacError as error:
+            self._tolerate(error)
+            raise ValueError(f"Key '{key}' not found") from error
+
+    def decr(
+        self,
+        key: str,
+        delta: int = 1,
+        version: Any = None,
+        *,
+        ignore_key_check: bool = False,
+    ) -> int:
+        """Subtract from an integer; see `incr`."""
+        return self.incr(key, -delta, version, ignore_key_check=ignore_key_check)
+
+    def incr_version(self, key: str, delta: int = 1, version: Any = None) -> Any:
+        """Move a key to another version, with its value and the rest of its timeout.
+
+        Returns the new version. A missing key raises ValueError; a `delta` of 0 changes nothing.
+        """
+        if version is None:
+            version = self.version
+        old = self.make_and_validate_key(key, version)
+        new = self.make_and_validate_key(key, version + delta)
+        try:
+            value = self._entries.get(old, _MISSING)
+            if value is _MISSING:
+                raise KeyError(old)
+            if old != new:
+                self._entries.set(new, value, self._entries.ttl(old))
+                self._entries.delete(old)
+        except KeyError:
+            raise ValueError(f"Key '{key}' not found") from None
+        except CeleriacError as error:
+            self._tolerate(error)
+            raise ValueError(f"Key '{key}' not found") from error
+        return version + delta
+
+    # ---- Django's calls, many keys each
+
+    def get_many(self, keys: Iterable[str], version: Any = None) -> dict[str, Any]:
+        """The values of those keys that are there."""
+        full = {self.make_and_validate_key(key, version): key for key in keys}
+        try:
+            found = self._entries.get_many(list(full))
+        except CeleriacError as error:
+            self._tolerate(error)
+            return {}
+        return {full[key]: value for key, value in found.items()}
+
+    def set_many(
+        self,
+        data: Mapping[str, Any],
+        timeout: float | None = DEFAULT_TIMEOUT,
+        version: Any = None,
+    ) -> list[str]:
+        """Store several values; returns the keys whose value the store could not hold.
+
+        Those keys are gone then, as after a `set` that failed.
+        """
+        full = {self.make_and_validate_key(key, version): key for key in data}
+        ttl = self.get_backend_timeout(timeout)
+        try:
+            entries = self._entries
+            failed = []
+            if self._max_entries is None:
+                failed = entries.set_many({key: data[full[key]] for key in full}, ttl)
+            else:
+                for key, own in full.items():
+                    self._make_room(key)
+                    failed += entries.set_many({key: data[own]}, ttl)
+            if failed:
+                entries.delete_many(failed)
+        except CeleriacError as error:
+            self._tolerate(error, writing=True)
+            return list(data)
+        return [full[key] for key in failed]
+
+    def delete_many(self, keys: Iterable[str], version: Any = None) -> int | None:
+        """Remove several keys; returns how many were there, or None if none were named."""
+        full = [self.make_and_validate_key(key, version) for key in keys]
+        if not full:
+            return None
+        try:
+            return self._entries.delete_many(full)
+        except CeleriacError as error:
+            self._tolerate(error)
+            return 0
+
+    def clear(self) -> None:
+        """Remove every entry of the LOCATION: all aliases, versions and prefixes that share it.
+
+        Queues and whatever else is in the same store stay.
+        """
+        try:
+            self._entries.clear()
+        except CeleriacError as error:
+            self._tolerate(error)
+
+    def close(self, **kwargs: Any) -> None:
+        """Nothing: Django calls it after each request, and the mapping is the process's."""
+
+    # ---- what django-redis added
+
+    def ttl(self, key: str, version: Any = None) -> int | None:
+        """Seconds that a key has left, rounded up; None if it never expires, 0 if it is missing."""
+        left = self._left(key, version)
+        return left if left is None else math.ceil(round(left, 2))
+
+    def pttl(self, key: str, version: Any = None) -> int | None:
+        """Milliseconds that a key has left; otherwise as `ttl`."""
+        left = self._left(key, version)
+        return left if left is None else math.ceil(left * 1000)
+
+    def _left(self, key: str, version: Any) -> float | None:
+        full = self.make_and_validate_key(key, version)
+        try:
+            return self._entries.ttl(full)
+        except KeyError:
+            return 0
+        except CeleriacError as error:
+            self._tolerate(error)
+            return 0
+
+    def persist(self, key: str, version: Any = None) -> bool:
+        """Take the timeout from a key; False if it is missing."""
+        full = self.make_and_validate_key(key, version)
+        return self._change(lambda entries: entries.persist(full))
+
+    def expire(self, key: str, timeout: float | timedelta | None, version: Any = None) -> bool:
+        """Let a key expire after so many seconds; False if it is missing."""
+        seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
+        return self.touch(key, seconds, version)
+
+    def pexpire(self, key: str, timeout: float | timedelta | None, version: Any = None) -> bool:
+        """Let a key expire after so many milliseconds; False if it is missing."""
+        if isinstance(timeout, (int, float)):
+            timeout = timeout / 1000
+        return self.expire(key, timeout, version)
+
+    def expire_at(self, key: str, when: float | datetime, version: Any = None) -> bool:
+        """Let a key expire at a datetime or Unix time in seconds; False if it is missing.
+
+        A datetime without a time zone is local time. A moment that has passed expires the key.
+        """
+        moment = when.timestamp() if isinstance(when, datetime) else when
+        return self.expire(key, moment - time.time(), version)
+
+    def pexpire_at(self, key: str, when: float | datetime, version: Any = None) -> bool:
+        """Let a key expire at a datetime or Unix time in milliseconds; else as `expire_at`."""
+        return self.expire_at(key, when if isinstance(when, datetime) else when / 1000, version)

@@ -1,0 +1,57 @@
+"""The exceptions that celeriac raises.
+
+::
+
+    CeleriacError
+    |-- ConfigurationError (also ValueError)    a URL, option, path, permission; a closed handle
+    |-- StoreNotFound                           no such store, and create=False
+    |-- VersionMismatch                         made by another version or build
+    |-- StoreCorrupt                            damaged files, or not celeriac's
+    |-- NotEnoughMemory                         arena, file system or a table is full
+    |-- ValueTooLarge                           a key, value or message that can't fit
+    |-- SerializationError (also pickle.PickleError)
+    |-- QueueFull                               max_length reached, or no memory for a message
+    |-- LockTimeout
+    |-- LockLost
+    |-- NotOwner                                a late acknowledgement or release
+    |-- ServerUnavailable (also ConnectionError)
+    `-- ServerError
+
+Each message says what, where, and what to do. When one is raised, nothing is half done.
+"""
+
+from __future__ import annotations
+
+from celeriac._core import (
+    CeleriacError,
+    ConfigurationError,
+    LockLost,
+    LockTimeout,
+    NotEnoughMemory,
+    NotOwner,
+    QueueFull,
+    SerializationError,
+    ServerError,
+    ServerUnavailable,
+    StoreCorrupt,
+    StoreNotFound,
+    ValueTooLarge,
+    VersionMismatch,
+)
+
+__all__ = [
+    "CeleriacError",
+    "ConfigurationError",
+    "LockLost",
+    "LockTimeout",
+    "NotEnoughMemory",
+    "NotOwner",
+    "QueueFull",
+    "SerializationError",
+    "ServerError",
+    "ServerUnavailable",
+    "StoreCorrupt",
+    "StoreNotFound",
+    "ValueTooLarge",
+    "VersionMismatch",
+]

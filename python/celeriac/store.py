@@ -1,0 +1,242 @@
+"""Stores: ``connect(url)`` and what it returns."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+import weakref
+from types import TracebackType
+from typing import Any
+
+from celeriac import _core
+from celeriac.cache import DEFAULT_TTL, Cache, Table, check_ttl
+from celeriac.errors import ConfigurationError
+from celeriac.queue import Queue, Waiter
+from celeriac.url import DEFAULT_MEMORY, StoreURL, parse_url
+
+SERIALIZERS = ("native", "pickle")
+
+_open: weakref.WeakSet[Store] = weakref.WeakSet()
+_default: Store | None = None
+
+
+def _check_name(name: object, what: str) -> None:
+    if not isinstance(name, str):
+        raise TypeError(f"the name of {what} is a str, not {type(name).__name__}")
+    name.encode()  # UnicodeEncodeError says what is wrong with it
+
+
+class Store:
+    """One store: caches, tables and queues that every process of the host shares.
+
+    Made by :func:`connect`. Thread-safe and fork-safe: a forked child uses the same handle and is
+    another owner. Pickles as its URL. As a context manager it closes at the end.
+    """
+
+    def __init__(self, url: StoreURL) -> None:
+        self._url = url
+        options = url.options
+        self._core = _core.open_local(
+            root=os.environ.get("CELERIAC_SHM_DIR") or "/dev/shm",
+            name=url.name,
+            memory=DEFAULT_MEMORY if options.memory is None else options.memory,
+            memory_given=options.memory is not None,
+            mode=options.mode,
+            create=options.create,
+        )
+        _open.add(self)
+
+    @property
+    def url(self) -> str:
+        """The URL that leads here, with its options."""
+        return str(self._url)
+
+    @property
+    def path(self) -> str:
+        """The directory of the store."""
+        return self._core.path
+
+    @property
+    def closed(self) -> bool:
+        """True after close(), or after any handle's destroy()."""
+        return self._core.closed
+
+    def __repr__(self) -> str:
+        return f"<Store {self.url}{' closed' if self.closed else ''}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return connect, (self.url,)
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def cache(
+        self,
+        namespace: str = "default",
+        *,
+        ttl: float | None = DEFAULT_TTL,
+        serializer: str = "native",
+        max_entries: int | None = None,
+    ) -> Cache:
+        """A cache: a namespace of the store.
+
+        :param ttl: default time to live in seconds; None = no expiry.
+        :param serializer: ``native`` (plain values in a form of their own, the rest pickled) or
+            ``pickle``.
+        :param max_entries: bound by count, beside the store's bound by memory.
+        """
+        if serializer not in SERIALIZERS:
+            raise ConfigurationError(
+                f"unknown serializer {serializer!r}: the serializers are {', '.join(SERIALIZERS)}"
+            )
+        _check_name(namespace, "a namespace")
+        check_ttl(ttl)
+        if max_entries is not None and not isinstance(max_entries, int):
+            raise TypeError(f"max_entries is an int or None, not {type(max_entries).__name__}")
+        if max_entries is not None and max_entries < 1:
+            raise ConfigurationError(f"max_entries={max_entries!r}: at least 1, or None")
+        core = self._core.cache(namespace, table=False, pickle_all=serializer == "pickle")
+        return Cache(core, namespace, ttl, max_entries)
+
+    def table(self, name: str, *, ttl: float | None = None) -> Table:
+        """A table: like a cache, but its entries are never evicted. For small shared state."""
+        _check_name(name, "a table")
+        check_ttl(ttl)
+        return Table(self._core.cache(name, table=True, pickle_all=False), name, ttl)
+
+    def queue(
+        self,
+        name: str,
+        *,
+        max_length: int | None = None,
+        max_deliveries: int | None = None,
+        drop_oldest: bool = False,
+        owner_bound: bool = False,
+        create: bool = True,
+    ) -> Queue:
+        """A queue by name; made on first use. Options, when given, become the queue's for all.
+
+        :param max_length: most messages that are not yet done; a put beyond raises QueueFull.
+        :param max_deliveries: after that many deliveries a message that is given back is dead.
+        :param drop_oldest: at max_length drop the oldest ready message instead of raising.
+        :param owner_bound: the queue vanishes with the process that made it.
+        :param create: False raises StoreNotFound when there is no such queue, now or at a later
+            use of the handle; True makes it (again).
+        """
+        _check_name(name, "a queue")
+        for option, value in (("max_length", max_length), ("max_deliveries", max_deliveries)):
+            if value is not None and not isinstance(value, int):
+                raise TypeError(f"{option} is an int or None, not {type(value).__name__}")
+            if value is not None and value < 1:
+                raise ConfigurationError(f"{option}={value!r}: at least 1, or None for no limit")
+        given = bool(max_length or max_deliveries or drop_oldest or owner_bound)
+        core = self._core.queue(
+            name,
+            create=create,
+            given=given,
+            max_length=max_length or 0,
+            max_deliveries=max_deliveries or 0,
+            drop_oldest=drop_oldest,
+            owner_bound=owner_bound,
+        )
+        return Queue(self._core, core, name)
+
+    def has_queue(self, name: str) -> bool:
+        """True when there is a queue of that name."""
+        _check_name(name, "a queue")
+        return self._core.has_queue(name)
+
+    def queues(self) -> list[str]:
+        """Names of all queues."""
+        return self._core.queues()
+
+    def waiter(self) -> Waiter:
+        """One descriptor for an event loop that consumes from several queues."""
+        return Waiter(self._core.waiter())
+
+    def stats(self) -> dict[str, Any]:
+        """Memory in bytes, living owners, what recovery did; counts by cache and by queue."""
+        stats: dict[str, Any] = dict(self._core.stats())
+        stats["url"] = self.url
+        stats["path"] = self.path
+        stats["caches"] = {
+            name: self.cache(name).stats()._asdict() for name in sorted(self._core.caches())
+        }
+        stats["queues"] = {
+            name: self.queue(name).counts()._asdict() for name in sorted(self.queues())
+        }
+        return stats
+
+    def owners(self) -> list[dict[str, Any]]:
+        """Attached processes: slot, epoch, pid, started, command, alive."""
+        return self._core.owners()
+
+    def recover(self) -> int:
+        """Repair what dead processes left; how many of them there were.
+
+        Runs by itself when somebody waits, registers or runs short; here for tools.
+        """
+        return self._core.recover()
+
+    def close(self) -> None:
+        """End this handle, and the caches, queues and messages made from it.
+
+        With the last open handle of the process, everything that the process holds in the store is
+        given back: its reserved messages become ready again.
+        """
+        self._core.close()
+
+    def destroy(self, force: bool = False) -> None:
+        """Remove the store. Raises NotOwner while other processes use it, unless ``force``."""
+        self._core.destroy(force)
+
+
+def connect(url: str, **options: Any) -> Store:
+    """Open a store, making it when it isn't there; the same URL in any process of the host is the
+    same store.
+
+    :param url: ``shm://NAME``, with options as query: ``shm://app?memory=512M``.
+    :param memory: ceiling of the store; bytes, or ``512M``, ``2G``; default 256M. It starts small
+        and grows.
+    :param create: False raises StoreNotFound when there is no such store.
+    :param mode: permissions of its files, 0600 (default) or 0660.
+
+    Raises ConfigurationError, StoreNotFound, VersionMismatch, StoreCorrupt, NotEnoughMemory.
+    """
+    return Store(parse_url(url, **options))
+
+
+def set_default(store: Store | None) -> None:
+    """The store that functions use when none is named."""
+    global _default
+    _default = store
+
+
+def get_default() -> Store:
+    """The default store. Raises ConfigurationError when none was set."""
+    if _default is None:
+        raise ConfigurationError("no default store: call celeriac.set_default(store) first")
+    return _default
+
+
+@atexit.register
+def _close_all() -> None:
+    """A process that ends in good order gives back at once what it holds.
+
+    Not while daemon threads run: they would meet closed handles on their last steps. Then the
+    kernel tells the others, as after a kill.
+    """
+    if threading.active_count() > 1:
+        return
+    for store in list(_open):
+        if not store.closed:
+            store.close()
