@@ -1,0 +1,109 @@
+"""The frame around a message, ETA and time to live."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+
+from celeriac.celery.messages import decode_frame, encode_frame, seconds_to_eta, time_to_live
+
+
+def message(**fields: Any) -> dict[str, Any]:
+    return {
+        "body": b"body",
+        "content-type": "application/json",
+        "content-encoding": "utf-8",
+        "headers": {},
+        "properties": {},
+        **fields,
+    }
+
+
+@pytest.mark.parametrize("body", [b"", b"\x00\xce\x01", b"x" * 100_000])
+def test_the_body_travels_as_it_is(body: bytes) -> None:
+    frame = encode_frame(message(body=body), "ex", "key")
+    assert frame.endswith(body)
+    assert decode_frame(frame)[1] == body
+
+
+def test_all_attributes_come_back() -> None:
+    when = datetime(2026, 5, 4, 3, 2, 1, tzinfo=timezone.utc)
+    headers = {"id": "1", "nested": {"when": when, "raw": b"\xff\x00"}, "none": None}
+    properties = {"priority": 3, "correlation_id": "c", "delivery_info": {"exchange": "old"}}
+    frame = encode_frame(message(headers=headers, properties=properties), "ex", "k\u00e4y")
+    fields, _ = decode_frame(frame)
+    assert fields == (
+        "application/json",
+        "utf-8",
+        headers,
+        {"priority": 3, "correlation_id": "c"},
+        "ex",
+        "k\u00e4y",
+    )
+
+
+def test_text_becomes_utf8() -> None:
+    assert decode_frame(encode_frame(message(body="\u00e4"), "", ""))[1] == b"\xc3\xa4"
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    [
+        b"",
+        b"\xce",
+        b'{"json": 1}',
+        b"\xce\x01\xff\xff\xff\x7f",  # a header longer than the message
+        b"\xce\x01\x02\x00\x00\x00[]",  # a header that lacks its fields
+        b"\xce\x01\x02\x00\x00\x00\xff\xffx",  # a header that is no text
+        b"\xce\x02\x02\x00\x00\x00[]",  # a later version
+    ],
+)
+def test_foreign_bytes_are_a_message_without_headers(foreign: bytes) -> None:
+    fields, body = decode_frame(foreign)
+    assert body == foreign
+    assert fields[0] == "application/data"
+    assert fields[2] == {}
+
+
+NOW = datetime(2026, 1, 1, 12, tzinfo=timezone.utc)
+
+
+@pytest.mark.parametrize(
+    ("eta", "seconds"),
+    [
+        (NOW + timedelta(seconds=90), 90),
+        ((NOW + timedelta(seconds=1.5)).isoformat(), 1.5),
+        ("2026-01-01T12:00:30Z", 30),
+        ("2026-01-01T14:00:30+02:00", 30),
+        ((NOW - timedelta(days=1)).isoformat(), 0),
+        ("2026-01-01T13:00:00", 0),  # naive: only the worker knows its zone
+        ("tomorrow", 0),
+        (None, 0),
+        (17, 0),
+    ],
+)
+def test_seconds_to_eta(eta: object, seconds: float) -> None:
+    assert seconds_to_eta({"eta": eta}, NOW.timestamp()) == pytest.approx(seconds)
+
+
+def test_no_headers_no_delay() -> None:
+    assert seconds_to_eta(None) == seconds_to_eta({}) == 0
+
+
+@pytest.mark.parametrize(
+    ("properties", "queue_ttl", "ttl"),
+    [
+        ({}, None, None),
+        ({}, 5.0, 5.0),
+        ({"expiration": "1500"}, None, 1.5),
+        ({"expiration": "1500"}, 1.0, 1.0),
+        ({"expiration": "0"}, 1.0, 0.0),
+        ({"expiration": "soon"}, 1.0, 1.0),
+    ],
+)
+def test_time_to_live(
+    properties: dict[str, Any], queue_ttl: float | None, ttl: float | None
+) -> None:
+    assert time_to_live(properties, queue_ttl) == ttl

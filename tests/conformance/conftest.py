@@ -1,0 +1,105 @@
+"""Stores for the conformance suites: one behaviour, whatever engine serves it.
+
+A test takes `store` (or `connect`, for a store of other options) and runs once for each engine in
+`ENGINES`. An engine joins with one line there. What only an engine of limited memory can show asks
+for `memory`, and is left out for engines that have none.
+"""
+
+from __future__ import annotations
+
+import secrets
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+import celeriac
+
+# Name of the engine -> URL of a store that is nobody else's.
+ENGINES: dict[str, Callable[[], str]] = {
+    "shm": lambda: f"shm://t-{secrets.token_hex(6)}",
+}
+LIMITED = {"shm"}  # engines whose stores take memory=
+
+
+@pytest.fixture(params=sorted(ENGINES))
+def engine(request: pytest.FixtureRequest) -> str:
+    """The name of the engine."""
+    return request.param
+
+
+@pytest.fixture
+def url(engine: str) -> Iterator[str]:
+    """URL of a store that exists for one test."""
+    url = ENGINES[engine]()
+    yield url
+    celeriac.connect(url).destroy(force=True)
+
+
+@pytest.fixture
+def connect(url: str) -> Iterator[Callable[..., celeriac.Store]]:
+    """Opens the test's store, with options; closed afterwards."""
+    opened: list[celeriac.Store] = []
+
+    def open_store(**options: Any) -> celeriac.Store:
+        opened.append(celeriac.connect(url, **options))
+        return opened[-1]
+
+    yield open_store
+    for store in opened:
+        store.close()
+
+
+@pytest.fixture
+def store(connect: Callable[..., celeriac.Store]) -> celeriac.Store:
+    """A store of the engine's default options."""
+    return connect()
+
+
+@pytest.fixture
+def memory(engine: str, connect: Callable[..., celeriac.Store]) -> Callable[[str], celeriac.Store]:
+    """Opens the test's store with a ceiling of memory."""
+    if engine not in LIMITED:
+        pytest.skip(f"a {engine} store has no ceiling of its own")
+    return lambda size: connect(memory=size)
+
+
+@pytest.fixture
+def fresh(engine: str) -> Iterator[Callable[[str], celeriac.Store]]:
+    """Makes a store with a ceiling of memory, another at each call."""
+    if engine not in LIMITED:
+        pytest.skip(f"a {engine} store has no ceiling of its own")
+    made: list[celeriac.Store] = []
+
+    def make(size: str) -> celeriac.Store:
+        made.append(celeriac.connect(ENGINES[engine](), memory=size))
+        return made[-1]
+
+    yield make
+    for store in made:
+        store.destroy(force=True)
+
+
+@pytest.fixture
+def python(url: str) -> Iterator[Callable[[str], subprocess.Popen[str]]]:
+    """Starts Python code in another process, with `store` open in it; ended after the test."""
+    started: list[subprocess.Popen[str]] = []
+    head = "import sys, time, celeriac\nstore = celeriac.connect(sys.argv[1])\n"
+
+    def start(code: str) -> subprocess.Popen[str]:
+        started.append(
+            subprocess.Popen(
+                [sys.executable, "-c", head + code, url],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+        )
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()

@@ -1,0 +1,50 @@
+"""What holds for all tests: nothing that could have been tested is left out unseen.
+
+A test whose server or tool isn't there skips with a reason that says what to install. Where
+everything is known to be there, `CELERIAC_COMPLETE=1` turns every skip into a failed run, but for
+those that need another build of the extension and name its CMake option or say "sanitizer": the
+gate has a step of its own for each build.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+
+import pytest
+
+ANOTHER_BUILD = re.compile(r"CELERIAC_[A-Z_]+|sanitizer", re.IGNORECASE)
+
+_left_out: list[str] = []
+
+
+def _note(report: pytest.CollectReport | pytest.TestReport) -> None:
+    if report.skipped and not hasattr(report, "wasxfail") and isinstance(report.longrepr, tuple):
+        reason = str(report.longrepr[2]).removeprefix("Skipped: ")
+        if not ANOTHER_BUILD.search(reason):
+            _left_out.append(f"{report.nodeid}: {reason}")
+
+
+def pytest_collectreport(report: pytest.CollectReport) -> None:
+    _note(report)
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    _note(report)
+
+
+def _incomplete() -> bool:
+    return bool(_left_out) and os.environ.get("CELERIAC_COMPLETE", "0") not in ("", "0")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if _incomplete() and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if _incomplete():
+        terminalreporter.section("skipped, though CELERIAC_COMPLETE says that nothing is missing")
+        for line in _left_out:
+            terminalreporter.write_line(line)

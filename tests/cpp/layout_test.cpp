@@ -1,0 +1,131 @@
+// The layout of shared memory, written down a second time.
+//
+// Processes of different builds meet in one file. When a number below changes, they can't share it
+// any more, and the fingerprint makes them refuse. If you meant to change the layout: raise kMinor
+// (new meaning for bytes that were reserved) or kMajor (anything else) in src/arena/layout.hpp, put
+// the new numbers here, and say so in the change log. If you didn't: you have just found out.
+#include "arena/layout.hpp"
+
+#include <gtest/gtest.h>
+
+#include <cstring>
+
+#include "arena/header.hpp"
+#include "platform/crc32c.hpp"
+
+namespace celeriac {
+namespace {
+
+using layout::HeaderFixed;
+
+constexpr std::uint64_t kFingerprint = 0x110E3B037BDD9CC5ULL;
+
+TEST(Layout, FingerprintIsTheOneWrittenDown) {
+  EXPECT_EQ(layout::fingerprint(), kFingerprint) << std::hex << layout::fingerprint();
+}
+
+TEST(Layout, SizesOfStructs) {
+  EXPECT_EQ(sizeof(HeaderFixed), 104U);
+  EXPECT_EQ(sizeof(layout::OwnerRecord), 128U);
+  EXPECT_EQ(sizeof(layout::NamespaceRecord), 256U);
+  EXPECT_EQ(sizeof(layout::CellRecord), 16U);
+  EXPECT_EQ(sizeof(layout::CounterStripe), 64U);
+  EXPECT_EQ(sizeof(layout::Shard), 64U);
+  EXPECT_EQ(sizeof(layout::Bucket), 64U);
+  EXPECT_EQ(sizeof(layout::Entry), 32U);
+  EXPECT_EQ(sizeof(layout::Signal), 64U);
+  EXPECT_EQ(sizeof(layout::BlockHeader), 16U);
+  EXPECT_EQ(sizeof(layout::Slot), 64U);
+  EXPECT_EQ(sizeof(layout::MessageHead), 16U);
+  EXPECT_EQ(sizeof(layout::TimerEntry), 16U);
+  EXPECT_EQ(sizeof(layout::MutexWord), 24U);
+}
+
+TEST(Layout, PlacesInsideStructs) {
+  EXPECT_EQ(offsetof(HeaderFixed, fingerprint), 16U);
+  EXPECT_EQ(offsetof(HeaderFixed, boot_id), 40U);
+  EXPECT_EQ(offsetof(HeaderFixed, checksum), 100U);
+  EXPECT_EQ(offsetof(layout::Header, capacity), 104U);
+  EXPECT_EQ(offsetof(layout::Header, size), 112U);
+  EXPECT_EQ(offsetof(layout::OwnerRecord, info), 16U);
+  EXPECT_EQ(offsetof(layout::OwnerRecord, command), 40U);
+  EXPECT_EQ(offsetof(layout::Shard, table), 24U);
+  EXPECT_EQ(offsetof(layout::Entry, value_size), 16U);
+  EXPECT_EQ(offsetof(layout::Slot, body), 40U);
+}
+
+TEST(Layout, RegionsFollowOneAnotherOnPages) {
+  const std::uint64_t places[] = {layout::kOwners,   layout::kNamespaces, layout::kCells,
+                                  layout::kCounters, layout::kShards,     layout::kSignals,
+                                  layout::kQueues,   layout::kSlots,      layout::kTimers,
+                                  layout::kHeap,     layout::kBlocks};
+  const std::uint64_t golden[] = {4096,   135168, 167936, 299008, 364544, 368640,
+                                  372736, 385024, 397312, 401408, 409600};
+  for (std::size_t i = 0; i < std::size(places); ++i) {
+    EXPECT_EQ(places[i], golden[i]) << i;
+    EXPECT_EQ(places[i] % 4096, 0U) << i;
+  }
+}
+
+// A valid header with one thing wrong, and its checksum right again.
+template <class Change>
+Status check_with(Change change, bool fix_checksum = true) {
+  HeaderFixed h = make_header();
+  change(h);
+  if (fix_checksum) h.checksum = crc32c(&h, offsetof(HeaderFixed, checksum));
+  return check_header(h, "/the/store");
+}
+
+TEST(Header, FreshOneIsGood) {
+  EXPECT_TRUE(check_header(make_header(), "/the/store").is_ok());
+  EXPECT_NE(make_header().hash_seed, make_header().hash_seed);
+  EXPECT_NE(std::memcmp(make_header().uuid, make_header().uuid, 16), 0);
+}
+
+TEST(Header, WrongMagicIsNotOurs) {
+  const Status s = check_with([](HeaderFixed& h) { h.magic ^= 1; });
+  EXPECT_EQ(s.code(), Code::kCorrupt);
+  EXPECT_NE(s.message().find("/the/store"), std::string::npos);
+}
+
+TEST(Header, OtherMajorIsNamedEvenIfItsChecksumIsComputedOtherwise) {
+  const Status s = check_with([](HeaderFixed& h) { h.major = 7; }, false);
+  EXPECT_EQ(s.code(), Code::kVersionMismatch);
+  EXPECT_NE(s.message().find("layout 7."), std::string::npos) << s.message();
+  EXPECT_NE(s.message().find("this process has 1."), std::string::npos) << s.message();
+}
+
+TEST(Header, OtherMinorIsWelcome) {
+  EXPECT_TRUE(check_with([](HeaderFixed& h) { h.minor += 1; }).is_ok());
+  EXPECT_TRUE(check_with([](HeaderFixed& h) { h.features_compatible = 1; }).is_ok());
+}
+
+TEST(Header, OtherFingerprintNamesBoth) {
+  const Status s = check_with([](HeaderFixed& h) { h.fingerprint = 0xABCDEF; });
+  EXPECT_EQ(s.code(), Code::kVersionMismatch);
+  EXPECT_NE(s.message().find("0000000000abcdef"), std::string::npos) << s.message();
+}
+
+TEST(Header, UnknownFeatureOtherBaseAndOtherPagesAreMismatches) {
+  const auto code = [](auto change) { return check_with(change).code(); };
+  EXPECT_EQ(code([](HeaderFixed& h) { h.features_incompatible = 4; }), Code::kVersionMismatch);
+  EXPECT_EQ(code([](HeaderFixed& h) { h.base_size += 4096; }), Code::kVersionMismatch);
+  EXPECT_EQ(code([](HeaderFixed& h) { h.page_size *= 4; }), Code::kVersionMismatch);
+}
+
+TEST(Header, EveryFlippedBitIsFound) {
+  for (std::size_t bit = 0; bit < sizeof(HeaderFixed) * 8; ++bit) {
+    HeaderFixed h = make_header();
+    reinterpret_cast<unsigned char*>(&h)[bit / 8] ^= static_cast<unsigned char>(1U << bit % 8);
+    EXPECT_FALSE(check_header(h, "x").is_ok()) << bit;
+  }
+}
+
+TEST(Header, OtherBootIsFound) {
+  const Status s = check_with([](HeaderFixed& h) { h.boot_id[3] ^= 0x10; });
+  EXPECT_EQ(s.code(), Code::kCorrupt);
+  EXPECT_NE(s.message().find("boot"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace celeriac

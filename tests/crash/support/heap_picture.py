@@ -1,0 +1,132 @@
+"""Looks at all blocks of an arena from outside: the walk by sizes that the heap promises.
+
+Reads the file as any process could, and needs to know little of it: where the fixed header says
+that blocks begin, and the two words at the head of a block (see `BlockHeader` in the layout).
+Nobody may be writing meanwhile.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+_BASE_SIZE_AT: Final = 88  # HeaderFixed.base_size
+_SIZE_AT: Final = 112  # Header.size, behind HeaderFixed and Header.capacity
+FREE, WRITING, LIVE, GARBAGE = range(4)
+STATES: Final = ("free", "writing", "live", "garbage")
+
+
+@dataclass
+class HeapPicture:
+    """What a walk over all blocks found; sizes are bytes with their heads."""
+
+    whole: bool = False  # the walk ended exactly at the arena's end
+    free_bytes: int = 0
+    used_bytes: int = 0
+    free_neighbours: int = 0  # free blocks right behind free blocks: not merged
+    wrong_back_links: int = 0
+    states: Counter[str] = field(default_factory=Counter)
+    live: Counter[int] = field(default_factory=Counter)  # sizes of blocks in structures
+    orphans: list[tuple[str, int]] = field(default_factory=list)  # writing or garbage
+
+    @property
+    def used_blocks(self) -> int:
+        """Blocks that aren't free."""
+        return sum(self.states.values()) - self.states["free"]
+
+
+def look_at_heap(store_path: str | Path) -> HeapPicture:
+    """The blocks of the store in that directory."""
+    data = (Path(store_path) / "arena").read_bytes()
+    (offset,) = struct.unpack_from("=Q", data, _BASE_SIZE_AT)
+    (end,) = struct.unpack_from("=Q", data, _SIZE_AT)
+    picture = HeapPicture()
+    before = 0
+    free_before = False
+    while offset < end:
+        word, sizes = struct.unpack_from("=QQ", data, offset)
+        units, back = sizes & 0xFFFFFFFF, sizes >> 32
+        if units < 2 or offset + units * 16 > end:
+            return picture
+        picture.wrong_back_links += back not in (0, before)
+        state = word >> 60
+        if state > GARBAGE:
+            return picture
+        picture.states[STATES[state]] += 1
+        if state == FREE:
+            picture.free_bytes += units * 16
+            picture.free_neighbours += free_before
+        else:
+            picture.used_bytes += units * 16
+            if state == LIVE:
+                picture.live[units * 16] += 1
+            else:
+                picture.orphans.append((STATES[state], units * 16))
+        free_before = state == FREE
+        before = units
+        offset += units * 16
+    picture.whole = offset == end
+    return picture
+
+
+def _cost(payload: int) -> int:
+    return (payload + 16 + 15) // 16 * 16
+
+
+def aligned(payload: int) -> int:
+    """Bytes of a block that holds an object aligned to 64."""
+    return _cost(payload + 48)
+
+
+TABLES: Final = {aligned(64 << log2) for log2 in range(2, 20)}
+TIMERS: Final = {_cost(16 * 256 << log2) for log2 in range(12)}
+CHUNK: Final = aligned(64 * 1024)
+
+
+def kinds_of_blocks(picture: HeapPicture, queue: int, lane: int) -> Counter[str]:
+    """How many live blocks of each kind of structure there are; others by their size."""
+    kinds: Counter[str] = Counter()
+    names = dict.fromkeys(TABLES, "tables of the index")
+    names |= dict.fromkeys(TIMERS, "arrays of timers")
+    names |= {queue: "queue records", lane: "lanes", CHUNK: "chunks of slots"}
+    for size, n in picture.live.items():
+        # A block may be 16 bytes larger than asked for: nothing smaller than 32 is cut off.
+        name = names.get(size) or names.get(size - 16) or f"blocks of {size} bytes"
+        kinds[name] += n
+    return kinds
+
+
+def leaks(picture: HeapPicture, queue: int, lane: int, lanes: int, queues: int = 1) -> list[str]:
+    """What an empty store holds beyond its structures; sizes of a queue's record and of a lane as a
+    fresh store shows them."""
+    found = [f"{state} block of {size} bytes" for state, size in picture.orphans]
+    allowed = {
+        "queue records": queues,
+        "lanes": lanes,
+        "chunks of slots": 4,
+        "arrays of timers": 1,
+        "tables of the index": 64,
+    }
+    for kind, n in kinds_of_blocks(picture, queue, lane).items():
+        if n > allowed.get(kind, 0):
+            found.append(f"{n} {kind}, {allowed.get(kind, 0)} expected")
+    return found
+
+
+def largest_object(store_path: str | Path) -> tuple[int, int]:
+    """Where the 64-byte-aligned object in the largest live block begins and ends in the file."""
+    data = (Path(store_path) / "arena").read_bytes()
+    (offset,) = struct.unpack_from("=Q", data, _BASE_SIZE_AT)
+    (end,) = struct.unpack_from("=Q", data, _SIZE_AT)
+    found = (0, 0)
+    while offset < end:
+        word, sizes = struct.unpack_from("=QQ", data, offset)
+        size = (sizes & 0xFFFFFFFF) * 16
+        if word >> 60 == LIVE and size > found[1]:
+            found = (offset, size)
+        offset += size
+    begin = (found[0] + 16 + 63) // 64 * 64
+    return begin, begin + (found[1] - 64) // 64 * 64

@@ -1,0 +1,328 @@
+"""Stories that lead through every crash point, and what other processes did before them.
+
+Each scenario has a story, told by the victim, and a prologue: stories of processes that were killed
+before, at a point or at their end, so that the victim meets what they left.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import signal
+import struct
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from heap_picture import largest_object
+from victims import Story, Victim
+
+NODES = 1023  # of a lane; the number of no node
+TAIL = 128  # bytes at a lane's end in which the head of its free nodes lies
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """`prologue`: (story, point or "end") of processes killed before; `deaths`: how many victims
+    die one after the other; `nth`: at how many passages of each point."""
+
+    name: str
+    story: Story
+    prologue: tuple[tuple[Story, str], ...] = ()
+    deaths: int = 1
+    nth: int = 3
+    memory: str = "4M"
+
+
+# ------------------------------------------------------------------------------- store and cache
+
+
+def open_and_close(v: Victim) -> None:
+    v.connect()
+    v.queue("q", max_length=10, max_deliveries=3)
+    v.cache()
+    v.cache("table")
+    v.call({}, v.store.close)
+
+
+def destroy(v: Victim) -> None:
+    v.connect()
+    v.set("a", "1")
+    v.call({"destroy": True}, lambda: v.store.destroy(force=True))
+
+
+def cache_cycle(v: Victim) -> None:
+    v.connect()
+    v.set("n", 5)
+    for value in ("short", "longer " * 30, "s", "y" * 3000):
+        v.set("k", value)
+    v.set("k2", "two")
+    v.set("k2", "three", how="replace")
+    v.set("k3", "new", how="add")
+    v.incr("n", 5)
+    v.incr("n", 6)
+    cache = v.cache()
+    v.call({}, lambda: cache.touch("k", 1000))
+    v.call({}, lambda: cache.persist("k2"))
+    v.delete("k")
+    v.delete("k3")
+    v.set("k", "again")
+
+
+def cache_many(v: Victim) -> None:
+    v.connect()
+    for i in range(600):  # every shard's table grows
+        v.set(f"k{i}", f"value {i} " * (i % 7))
+    for i in range(0, 600, 3):
+        v.delete(f"k{i}")
+
+
+def cache_clear(v: Victim) -> None:
+    v.connect()
+    for i in range(20):
+        v.set(f"k{i}", "x" * i)
+    cache = v.cache()
+    v.call({"clear": "c"}, cache.clear)
+    for i in range(5):
+        v.set(f"k{i}", "y" * i)
+    v.call({"evict": "c"}, lambda: cache.cull(3))
+
+
+def cache_full(v: Victim) -> None:
+    v.connect()
+    v.set("pinned", "stays", space="table")
+    for i in range(60):
+        v.call({"evict": "c"}, lambda: None)
+        v.set(f"k{i}", "z" * 100_000)
+        v.call({"evict": "c"}, lambda: None)
+
+
+def table_cycle(v: Victim) -> None:
+    v.connect()
+    v.set("t", "1", space="table")
+    table = v.cache("table")
+    value, version = table.get_versioned("t")
+    change = {"set": ["table", "t", value + "2"]}
+    v.call(change, lambda: table.compare_and_set("t", version, value + "2"))
+    v.set("n", 1, space="table")
+    v.incr("n", 1, space="table")
+    v.delete("t", space="table")
+
+
+# ------------------------------------------------------------------------------- queue
+
+
+def queue_cycle(v: Victim) -> None:
+    v.connect()
+    v.queue("q", max_length=100, max_deliveries=50)
+    v.put("a", 10)
+    v.put("b", 5000, priority=5, headers={"h": 1})
+    v.put("c")
+    v.ack(v.get())
+    message = v.get()
+    v.nack(message)
+    again = v.get()
+    v.nack(again, delay=0.001)
+    time.sleep(0.005)
+    v.ack(v.get())
+    v.put("d", 200)
+    v.ack(v.get())
+    v.put("e", 64)
+    held = v.get()
+    v.put("f", 64)
+    v.put("g", 64)
+    v.ack(held)
+
+
+def queue_delayed(v: Victim) -> None:
+    v.connect()
+    for i in range(4):
+        v.put(f"d{i}", 30, delay=0.002 * (4 - i))
+    v.put("later", delay=0.06)
+    time.sleep(0.02)
+    for _ in range(3):
+        v.ack(v.get())
+
+
+def queue_many_delayed(v: Victim) -> None:
+    v.connect()
+    for i in range(300):
+        v.put(f"m{i}", i % 50, delay=0.1)
+
+
+def queue_many(v: Victim) -> None:
+    v.connect()
+    for i in range(1150):  # more than a lane holds, and than a chunk of slots
+        v.put(f"m{i}", 3)
+    for _ in range(1060):
+        v.ack(v.get())
+
+
+def queue_purge(v: Victim) -> None:
+    v.connect()
+    for i in range(6):
+        v.put(f"p{i}", 100, priority=i % 2, delay=0 if i < 4 else 0.03)
+    queue = v.queue()
+    v.call({"purge": True}, queue.purge)
+    v.put("after")
+
+
+def queue_delete(v: Victim) -> None:
+    v.connect()
+    for i in range(6):
+        v.put(f"p{i}", 100, priority=i % 2, delay=0 if i < 4 else 0.03)
+    queue = v.queue()
+    v.call({"purge": True}, queue.delete)
+    v.put("after")
+
+
+def blocked_consumer(v: Victim) -> None:
+    """Dies while it sleeps: its mark stays, and a putter meets it."""
+    v.connect()
+    queue = v.queue()
+    pid = os.getpid()
+    if os.fork() == 0:
+        time.sleep(0.02)
+        os.kill(pid, signal.SIGKILL)
+        os._exit(0)
+    queue.get(None)
+
+
+def put_two(v: Victim) -> None:
+    v.connect()
+    v.put("w1", 10)
+    v.put("w2", 10)
+    v.ack(v.get())
+
+
+# ------------------------------------------------------------------------------- what the dead left
+
+
+def hold_two(v: Victim) -> None:
+    v.connect()
+    for name in ("h1", "h2", "h3"):
+        v.put(name, 300)
+    v.get()
+    v.get()
+
+
+def put_late(v: Victim) -> None:
+    v.connect()
+    v.put("late", 70, delay=0.01)
+
+
+def set_key(v: Victim) -> None:
+    v.connect()
+    v.set("shared", "old" * 50)
+    v.set("shared", "new" * 90)
+
+
+def set_again(v: Victim) -> None:
+    v.connect()
+    v.set("shared", "newer" * 20)
+    v.delete("shared")
+    v.set("shared", "newest")
+
+
+def recover(v: Victim) -> None:
+    v.connect()
+    v.call({}, v.store.recover)
+    queue = v.queue()
+    v.call({}, queue.counts)
+
+
+def take_over(v: Victim) -> None:
+    """Goes on with everything that others left, without asking for recovery."""
+    v.connect()
+    set_more = [("shared", "z" * 700), ("other", "o")]
+    for key, value in set_more:
+        v.set(key, value)
+    v.put("more", 400)
+    v.put("more late", 400, delay=0.001)
+    time.sleep(0.03)
+    v.take_all()
+
+
+def make_lanes_leak(v: Victim) -> None:
+    """Leaves a lane all of whose nodes are lost, as by more than a hundred deaths inside of it.
+
+    The lane's list of free nodes is empty when the lane is full. That word is put back as it was
+    then after the lane has been emptied.
+    """
+    v.connect()
+    queue = v.queue()
+    queue.put("x")
+    queue.get(0).ack()
+    _, end = largest_object(v.store.path)
+    arena = Path(v.store.path) / "arena"
+
+    def tail() -> list[int]:
+        with arena.open("rb") as file:
+            file.seek(end - TAIL)
+            return list(struct.unpack(f"={TAIL // 2}H", file.read(TAIL)))
+
+    empty = tail()
+    for _ in range(NODES - 1):
+        queue.put("x")
+    full = tail()
+    while (message := queue.get(0)) is not None:
+        message.ack()
+    # The last half word that says "none", behind all nodes.
+    place = max(i for i, half in enumerate(full) if half == NODES and empty[i] != NODES)
+    at = end - TAIL + 2 * place
+    with arena.open("r+b") as file, mmap.mmap(file.fileno(), 0) as memory:
+        struct.pack_into("=H", memory, at, NODES)
+
+
+def use_a_leaky_lane(v: Victim) -> None:
+    v.connect()
+    for i in range(20):
+        v.put(f"l{i}", 10)
+    for _ in range(10):
+        v.ack(v.get())
+
+
+def _scenarios() -> list[Scenario]:
+    holder: tuple[tuple[Story, str], ...] = ((hold_two, "end"),)
+    left: tuple[tuple[Story, str], ...] = (
+        *holder,
+        (put_late, "queue.put.published"),
+        (put_late, "queue.put.body"),
+        (set_key, "cache.set.linked"),
+        (set_key, "heap.allocate.split"),
+    )
+    return [
+        Scenario("open and close", open_and_close),
+        Scenario("destroy", destroy),
+        Scenario(
+            "open after half a destroy",
+            open_and_close,
+            ((destroy, "store.destroy.marked"),),
+            deaths=2,
+        ),
+        Scenario("cache", cache_cycle),
+        Scenario("cache of many", cache_many, nth=2),
+        Scenario("clear and cull", cache_clear),
+        Scenario("a full cache", cache_full),
+        Scenario("table", table_cycle),
+        Scenario("queue", queue_cycle, nth=4),
+        Scenario("delayed", queue_delayed),
+        Scenario("many delayed", queue_many_delayed, nth=1),
+        Scenario("a long queue", queue_many, nth=1, memory="8M"),
+        Scenario("purge", queue_purge, nth=5),
+        Scenario("delete", queue_delete, nth=5),
+        Scenario("put to a sleeper", put_two, ((blocked_consumer, "end"),)),
+        Scenario("recover", recover, left, deaths=3),
+        Scenario("take over", take_over, left, deaths=2),
+        Scenario("set after a death", set_again, ((set_key, "cache.set.pending"),)),
+        Scenario("set after a death, unlinked", set_again, ((set_key, "cache.set.linked"),)),
+        Scenario(
+            "a lane of which nothing is left",
+            use_a_leaky_lane,
+            ((make_lanes_leak, "end"),),
+            memory="8M",
+        ),
+    ]
+
+
+SCENARIOS = _scenarios()

@@ -1,0 +1,50 @@
+"""Fixtures for the tests of the Django backend."""
+
+from __future__ import annotations
+
+import secrets
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import celeriac
+from celeriac.django.cache import CeleriacCache
+
+# Helpers of these tests; pytest's importlib mode leaves sys.path alone.
+sys.path.insert(0, str(Path(__file__).parent / "support"))
+
+
+@pytest.fixture(scope="session")
+def django_tests(request: pytest.FixtureRequest) -> Path:
+    """The `tests` directory of the installed Django's source distribution."""
+    import django_source
+
+    try:
+        return django_source.django_tests(request.config.cache.mkdir("django-source"))
+    except django_source.Unavailable as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def location() -> Iterator[str]:
+    """The URL of a store that nobody else uses; removed after the test."""
+    url = f"shm://t-{secrets.token_hex(8)}"
+    yield url
+    try:
+        store = celeriac.connect(url, create=False)
+    except celeriac.StoreNotFound:
+        return
+    store.destroy(force=True)
+
+
+@pytest.fixture
+def backend(location: str) -> Callable[..., CeleriacCache]:
+    """Makes backends at the test's location: `backend(VERSION=2, OPTIONS={...})`."""
+
+    def make(**params: Any) -> CeleriacCache:
+        return CeleriacCache(location, params)
+
+    return make
