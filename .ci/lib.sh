@@ -1,0 +1,115 @@
+# What the steps share. Sourced by each; CI_ROOT and CI_WORK come from .ci/run.
+set -euo pipefail
+: "${CI_ROOT:?run a step by: .ci/run STEP}" "${CI_WORK:?}"
+cd "$CI_ROOT"
+step=$(basename "$0" .sh)
+venv=$CI_WORK/venv
+
+die() {
+  echo "$step: $*" >&2
+  exit 1
+}
+
+have() { command -v "$1" >/dev/null 2>&1; }
+
+# The interpreter that everything but the step `pythons` uses.
+base_python() {
+  local python=${CI_PYTHON:-python3}
+  have "$python" || die "no $python; install Python 3.10 or newer, or name it by CI_PYTHON"
+  "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' ||
+    die "$python is older than 3.10; name another by CI_PYTHON"
+  echo "$python"
+}
+
+# A fresh virtual environment, activated.
+fresh_venv() {
+  rm -rf "$venv"
+  "$(base_python)" -m venv "$venv"
+  activate
+}
+
+activate() {
+  PATH=$venv/bin:$PATH
+  export PATH VIRTUAL_ENV=$venv
+  hash -r
+}
+
+# Whether the file $1 is there and no source has changed since.
+up_to_date() {
+  [[ -e $1 && -z $(find src python cmake CMakeLists.txt pyproject.toml -newer "$1" -type f \
+    ! -path '*/__pycache__/*' -print -quit) ]]
+}
+
+# The virtual environment with celeriac[test] in it, made unless an earlier step did.
+test_venv() {
+  [[ -x $venv/bin/python ]] || fresh_venv
+  activate
+  up_to_date "$venv/has-test" || python -m pip install -q '.[test]'
+  touch "$venv/has-test"
+}
+
+# The command line that README.md shows in the fenced block after `<!-- ci: NAME -->`.
+readme_command() {
+  local command
+  command=$(awk -v marker="<!-- ci: $1 -->" '
+    index($0, marker) { found = 1; next }
+    found && /^```/ { if (inside) exit; inside = 1; next }
+    inside { print }' README.md)
+  [[ -n $command ]] || die "README.md has no fenced block after <!-- ci: $1 -->"
+  [[ $(wc -l <<<"$command") -eq 1 ]] || die "the block $1 of README.md isn't one line"
+  echo "$command"
+}
+
+# count PASSED FAILED SKIPPED, for the closing line of .ci/run
+count() { echo "$step $1 $2 $3" >>"$CI_WORK/counts"; }
+
+# Runs a pytest command line, shows what it says, counts its results, and gives back its status.
+counted_pytest() {
+  local log=$CI_WORK/pytest.log status=0
+  "$@" 2>&1 | tee "$log" || status=$?
+  local closing
+  closing=$(grep -E '^(=+ )?([0-9]+ [a-z]+(, )?)+ in [0-9.]+s' "$log" | tail -n 1 || true)
+  number() { grep -oE "[0-9]+ $1" <<<"$closing" | grep -oE '^[0-9]+' || echo 0; }
+  count "$(number passed)" "$(($(number failed) + $(number errors?)))" "$(number skipped)"
+  return "$status"
+}
+
+# configure_and_build DIRECTORY OPTION...: the library and its C++ tests, without Python
+configure_and_build() {
+  local build=$1
+  shift
+  cmake -S . -B "$build" -G Ninja -DCELERIAC_PYTHON_MODULE=OFF -DCELERIAC_BUILD_TESTS=ON \
+    -DPython_EXECUTABLE="$venv/bin/python" "$@" >"$build.log" 2>&1 || {
+    cat "$build.log"
+    die "cmake failed"
+  }
+  "${BUILD_UNDER[@]}" cmake --build "$build"
+}
+BUILD_UNDER=(env)
+
+# counted_ctest DIRECTORY ARGUMENT...: runs the tests, shows those that don't pass, counts all.
+counted_ctest() {
+  local build=$1 junit=$CI_WORK/ctest.xml status=0
+  shift
+  rm -f "$junit"
+  "${BUILD_UNDER[@]}" ctest --test-dir "$build" --output-on-failure --output-junit "$junit" \
+    --no-tests=error --timeout 120 -j2 "$@" 2>&1 | { grep -Ev '^ +Start |   Passed  ' || true; } ||
+    status=$?
+  [[ -e $junit ]] || return 1
+  attribute() { grep -oE "\b$1=\"[0-9]+\"" "$junit" | head -n 1 | tr -dc 0-9; }
+  local bad skipped
+  bad=$(attribute failures)
+  skipped=$(($(attribute skipped) + $(attribute disabled)))
+  count "$(($(attribute tests) - bad - skipped))" "$bad" "$skipped"
+  return "$status"
+}
+
+# The Python tests of the core: those that need neither gunicorn nor a Celery worker.
+core_tests() {
+  local found=() path
+  for path in tests/{conformance,multiprocess,crash,bad_input,fuzz,compat}; do
+    [[ -d $path ]] && found+=("$path")
+  done
+  ((${#found[@]})) || die "none of the folders of core tests is there"
+  printf '%s\n' "${found[@]}"
+}

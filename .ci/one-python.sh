@@ -1,0 +1,19 @@
+# one-python.sh VERSION INTERPRETER: install, import and the quick tests under one CPython.
+source "$(dirname "$0")/lib.sh"
+step=pythons
+version=$1 python=$2
+venv=$CI_WORK/venv-$version
+rm -rf "$venv"
+trap 'rm -rf "$venv"' EXIT
+"$python" -m venv "$venv"
+activate
+python -m pip install -q 'pip>=23.1' # the first with --config-settings
+python -m pip install -q '.[test]' --config-settings=cmake.define.CELERIAC_WERROR=ON
+python -c 'import celeriac, celeriac._core, django
+print("celeriac", celeriac.__version__, "with Django", django.__version__)'
+
+quick=(tests/repo/test_version.py tests/repo/test_exports.py)
+[[ -d tests/conformance ]] && quick+=(tests/conformance)
+# Django's newest release, which pip takes from CPython 3.12 on.
+case $version in 3.1[2-9]) [[ -d tests/django ]] && quick+=(tests/django) ;; esac
+counted_pytest python -m pytest -q "${quick[@]}"

@@ -1,0 +1,37 @@
+# The Python tests of the core, on a module with AddressSanitizer, UBSan and crash points. A report
+# from any process, also from one that a test started, fails the step.
+source "$(dirname "$0")/../lib.sh"
+test_venv
+target=$CI_WORK/asan
+if ! up_to_date "$target/built"; then
+  rm -rf "$target"
+  python -m pip install -q --no-deps --target "$target" . \
+    --config-settings=cmake.define.CELERIAC_SANITIZE=address,undefined \
+    --config-settings=cmake.define.CELERIAC_CRASH_POINTS=ON \
+    --config-settings=cmake.define.CELERIAC_WERROR=ON
+  touch "$target/built"
+fi
+mapfile -t tests < <(core_tests)
+((${#tests[@]})) || die "no tests of the core"
+reports=$CI_WORK/sanitizer
+rm -f "$reports".*
+
+# libstdc++ too: the interceptor of __cxa_throw looks for the real one when Python starts, which
+# itself isn't linked with it.
+LD_PRELOAD="$(g++ -print-file-name=libasan.so):$(g++ -print-file-name=libstdc++.so)"
+export LD_PRELOAD
+export ASAN_OPTIONS="detect_leaks=0:log_path=$reports" # Python itself leaks at exit
+export UBSAN_OPTIONS="print_stacktrace=1:log_path=$reports"
+export PYTHONPATH=$target PYTHONMALLOC=malloc CELERIAC_COMPLETE=1
+status=0
+python - <<'PY' || status=$?
+import celeriac._core
+assert celeriac._core.__file__.startswith(__import__("os").environ["PYTHONPATH"]), celeriac._core
+PY
+((status == 0)) && { counted_pytest python -m pytest "${tests[@]}" || status=$?; }
+unset LD_PRELOAD
+if compgen -G "$reports.*" >/dev/null; then
+  head -n 60 "$reports".*
+  die "the sanitizers reported the above"
+fi
+exit "$status"
