@@ -53,50 +53,62 @@ std::string store_path(const std::string& root, const std::string& name) {
 }
 
 Result<std::unique_ptr<Arena>> Arena::open(const ArenaOptions& options) {
-  std::unique_ptr<Arena> arena(new Arena);
+  Status last;
+  for (int attempt = 0; attempt < 16; ++attempt) {
+    std::unique_ptr<Arena> arena(new Arena);
+    arena->path_ = store_path(options.root, options.name);
+    arena->mode_ = options.mode;
+    bool vanished = false;
+    last = arena->try_open(options, &vanished);
+    if (last) return arena;
+    if (!vanished || !options.create) return last;
+  }
+  return last;
+}
+
+// `vanished`: somebody removed the store meanwhile, so that another try may well succeed.
+Status Arena::try_open(const ArenaOptions& options, bool* vanished) {
   const std::string parent = user_directory(options.root);
-  arena->path_ = store_path(options.root, options.name);
-  arena->mode_ = options.mode;
-  Result<Fd> user = open_directory(-1, parent, options.mode, options.create);
   const auto absent = [&] {
-    return Status(Code::kNotFound, "there is no store \"" + options.name + "\" (no " +
-                                       arena->path_ +
+    *vanished = true;
+    return Status(Code::kNotFound, "there is no store \"" + options.name + "\" (no " + path_ +
                                        "): start the application that makes it, or connect with "
                                        "create=True");
   };
+  Result<Fd> user = open_directory(-1, parent, options.mode, options.create);
   if (!user) return user.status().code() == Code::kNotFound ? absent() : user.status();
   Status fit = check_file_system(user.value().get(), parent);
   if (!fit) return fit;
-  Result<Fd> directory = open_directory(-1, arena->path_, options.mode, options.create);
+  Result<Fd> directory = open_directory(-1, path_, options.mode, options.create);
   if (!directory) {
+    *vanished = is_removed(user.value().get());
     return directory.status().code() == Code::kNotFound ? absent() : directory.status();
   }
-  arena->directory_ = directory.take();
+  directory_ = directory.take();
 
   // Twice: the loser of the race to make the file finds the winner's; so does whoever meets a
   // store that is being destroyed.
   for (int attempt = 0; attempt < 8; ++attempt) {
-    Result<Fd> file =
-        open_existing(arena->directory_.get(), "arena", options.mode, arena->path_ + "/arena");
+    Result<Fd> file = open_existing(directory_.get(), "arena", options.mode, path_ + "/arena");
     if (file) {
-      arena->file_ = file.take();
-      Status attached = arena->attach(options);
+      file_ = file.take();
+      Status attached = attach(options);
       if (!attached) return attached;
-      if (arena->header().destroyed.load(std::memory_order_acquire) == 0) return arena;
-      arena->finish_destruction();
+      if (header().destroyed.load(std::memory_order_acquire) == 0) return Status::ok();
+      finish_destruction();
       continue;
     }
     if (file.status().code() != Code::kNotFound) return file.status();
     if (!options.create) return absent();
-    Status made = arena->create_file(options);
+    Status made = create_file(options);
     if (!made) {
-      static_cast<void>(remove_directory(arena->path_, {}));  // unless somebody else is in it
+      *vanished = is_removed(directory_.get());
+      static_cast<void>(remove_directory(path_, {}));  // unless somebody else is in it
       static_cast<void>(remove_directory(parent, {}));
       return made;
     }
   }
-  return Status(Code::kSystem,
-                "the store at " + arena->path_ + " is made and removed all the time");
+  return {Code::kSystem, "the store at " + path_ + " is made and removed all the time"};
 }
 
 // The arena is being destroyed. Waits until its name is gone; when the destroyer has died, which

@@ -82,6 +82,7 @@ class Arena {
 
  private:
   Arena() = default;
+  Status try_open(const ArenaOptions& options, bool* vanished);
   char* bytes_at(std::uint64_t offset, std::uint64_t bytes) {
     const std::uint64_t mapped = mapped_.load(std::memory_order_acquire);
     if (offset <= mapped && bytes <= mapped - offset) return mapping_.base() + offset;

@@ -105,7 +105,7 @@ struct OwnerRecord {
   HalfWord parked;    // kRunning, kParked (waits in epoll), kSignalled
   SequenceWord info;  // guards what follows
   std::uint32_t pid;  // for people only
-  std::uint32_t reserved;
+  HalfWord begun;     // operations of this owner that began so far
   std::uint64_t started_wall_ns;
   char command[88];
 };
@@ -261,6 +261,7 @@ struct QueueRecord {
 struct QueueDirectory {
   HalfWord high;  // indexes below it were used at least once
   HalfWord counts_dirty;
+  MutexWord recount;  // held by whoever corrects counters
   Word offsets[kMaxQueues];
 };
 
@@ -317,6 +318,7 @@ constexpr std::uint64_t fingerprint() {
                                  offsetof(Header, directory),
                                  sizeof(OwnerRecord),
                                  offsetof(OwnerRecord, info),
+                                 offsetof(OwnerRecord, begun),
                                  offsetof(OwnerRecord, command),
                                  sizeof(NamespaceRecord),
                                  offsetof(NamespaceRecord, name),

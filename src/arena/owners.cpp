@@ -1,8 +1,10 @@
 #include "arena/owners.hpp"
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
 #include <new>
+#include <thread>
 
 #include "arena/crash_point.hpp"
 #include "platform/clock.hpp"
@@ -12,6 +14,7 @@ namespace {
 
 constexpr std::uint64_t kFree = 0;
 constexpr std::uint64_t kActive = 1;
+constexpr std::uint64_t kGatePatience = 5000 * kMillisecond;  // coming in takes microseconds
 
 constexpr std::uint64_t pack(std::uint64_t state, std::uint16_t epoch) {
   return state << 16U | epoch;
@@ -33,9 +36,7 @@ std::uint64_t byte_of(unsigned slot) { return OwnerLock::kFirstOwnerByte + slot;
 Result<std::unique_ptr<Owners>> Owners::open(Arena& arena) {
   std::unique_ptr<Owners> owners(new Owners(arena));
   owners->path_ = arena.path();
-  Result<OwnerLock> lock = OwnerLock::open(arena.directory(), arena.mode(), arena.path());
-  if (!lock) return lock.status();
-  owners->lock_ = std::move(lock.value());
+  if (Status opened = owners->open_lock(); !opened) return opened;
   owners->listen();
   return owners;
 }
@@ -53,17 +54,14 @@ Result<OwnerTag> Owners::identity() {
   const std::lock_guard guard(register_mutex_);
   tag = current();
   if (tag.valid()) return tag;
-  if (lock_.fd() < 0) {  // a forked child gave its parent's description away
-    Result<OwnerLock> lock = OwnerLock::open(arena_.directory(), arena_.mode(), path_);
-    if (!lock) return lock.status();
-    lock_ = std::move(lock.value());
-  }
+  if (Status in = come_in(); !in) return in;
   bool found = take_free_slot(&tag);
   if (!found && recover_) {
     recover_();
     found = take_free_slot(&tag);
   }
   if (!found) {
+    lock_.unlock(OwnerLock::kPresenceByte);
     return Status(Code::kNotEnoughMemory,
                   "the store at " + path_ + " has " + std::to_string(layout::kMaxOwners) +
                       " living processes attached and room for no more: need one owner slot, have "
@@ -74,6 +72,49 @@ Result<OwnerTag> Owners::identity() {
   // release pairs with the acquire in current()
   generation_.store(fork_generation(), std::memory_order_release);
   return tag;
+}
+
+Status Owners::open_lock() {
+  Result<OwnerLock> lock = OwnerLock::open(arena_.directory(), arena_.mode(), path_);
+  if (!lock) return lock.status();
+  lock_ = std::move(lock.value());
+  return Status::ok();
+}
+
+Status Owners::enter_gate() {
+  const std::uint64_t deadline = now_ns() + kGatePatience;
+  while (!lock_.try_lock(OwnerLock::kGateByte)) {
+    if (now_ns() > deadline) {
+      return {Code::kLockTimeout, "the store at " + path_ +
+                                      " is being entered by a process that doesn't run: continue "
+                                      "or end it (see: celeriac doctor), then try again"};
+    }
+    std::this_thread::sleep_for(std::chrono::microseconds(200));
+  }
+  return Status::ok();
+}
+
+// O4, O5. Closing a lock file opens its gate.
+Status Owners::come_in() {
+  if (lock_.fd() < 0) {  // a forked child gave its parent's description away
+    if (Status opened = open_lock(); !opened) return opened;
+  }
+  for (;;) {
+    if (Status in = enter_gate(); !in) return in;
+    CELERIAC_CRASH_POINT("owners.enter.gate");
+    if (!arena_.is_current()) {
+      lock_.close();
+      return {Code::kNotFound, "the store at " + path_ +
+                                   " was destroyed, or its files were removed: connect() again"};
+    }
+    if (is_named(lock_.fd(), arena_.directory(), "owners.lock")) break;
+    if (Status opened = open_lock(); !opened) return opened;  // and leaves the gate of the old one
+  }
+  if (rebuild_ && !lock_.held_by_other(OwnerLock::kPresenceByte)) rebuild_();
+  CELERIAC_CRASH_POINT("owners.enter.rebuilt");
+  lock_.try_share(OwnerLock::kPresenceByte);  // nobody ever has it alone
+  lock_.unlock(OwnerLock::kGateByte);
+  return Status::ok();
 }
 
 bool Owners::take_free_slot(OwnerTag* tag) {
@@ -158,6 +199,24 @@ std::vector<OwnerInfo> Owners::list() const {
   return all;
 }
 
+Owners::Activity Owners::activity(OwnerTag me) const {
+  Activity seen;
+  const std::uint32_t high = std::min(
+      const_cast<Owners*>(this)->arena_.header().owner_high.load(std::memory_order_acquire),
+      layout::kMaxOwners);
+  for (unsigned slot = 0; slot < high; ++slot) {
+    const layout::OwnerRecord& r = record(static_cast<std::uint16_t>(slot));
+    const std::uint64_t word = r.word.load(std::memory_order_acquire);
+    const std::uint32_t own = word == pack(kActive, me.epoch) && slot == me.slot ? 1 : 0;
+    if (state_of(word) == kActive && r.inflight.load(std::memory_order_seq_cst) > own) {
+      seen.quiet = false;
+    }
+    // An operation of ours that began meanwhile counts too: `begun` of all, free records included.
+    seen.begun.push_back(word << 32U | r.begun.load(std::memory_order_seq_cst));
+  }
+  return seen;
+}
+
 void Owners::mark_free(OwnerTag tag) {
   std::uint64_t expected = pack(kActive, tag.epoch);
   // release: the repairs come before the record is free for another
@@ -177,6 +236,7 @@ void Owners::leave() {
   record(tag.slot).word.compare_exchange_strong(expected, pack(kFree, tag.epoch),
                                                 std::memory_order_acq_rel);
   lock_.unlock(byte_of(tag.slot));
+  lock_.unlock(OwnerLock::kPresenceByte);
 }
 
 void Owners::after_fork_in_child() noexcept {

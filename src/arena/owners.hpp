@@ -19,6 +19,15 @@
 //   O2  A tag {slot, epoch} is alive only if the record is kActive with that epoch.
 //   O3  Epochs of a slot never repeat within 65,535 registrations, and no tag outlives its reaping.
 //
+// Coming in. Before it registers, a process takes the gate byte, looks whether anybody shares the
+// presence byte, runs `rebuild` if nobody does, takes a share, and opens the gate again.
+//   O4  Whoever is registered has a share of the presence byte. So `rebuild` runs while nobody else
+//       uses the arena, and nobody uses an arena that no `rebuild` went over since it was last left
+//       alone: a process killed in `rebuild` had no share yet, and the next one begins anew.
+//   O5  All who are registered in an arena lock the same file. A destroyer removes arena and lock
+//       file from inside of the gate; whoever comes in looks, inside of the gate, whether both still
+//       have their names.
+//
 // Killed at any instruction: before the store the kernel frees the byte and the record is still
 // kFree; after it the record is kActive with a free byte, which is what recovery looks for.
 #pragma once
@@ -57,7 +66,8 @@ class Owners final : public ForkListener {
   ~Owners() override;
 
   // This process's tag; registers on first use, and again in a forked child. Thread-safe.
-  // kNotEnoughMemory when all 1,024 slots are taken by living processes.
+  // kNotEnoughMemory when all 1,024 slots are taken by living processes; kLockTimeout when a
+  // stopped process is in the gate; kNotFound when the store's files have been removed.
   // Crash-safe: see O1.
   Result<OwnerTag> identity();
   // The tag if this process is registered now, else an invalid one. Never registers.
@@ -80,6 +90,15 @@ class Owners final : public ForkListener {
   // Crash-safe: as if killed.
   void leave();
 
+  // What all registered owners have begun, and whether nobody but (once) the caller is inside of an
+  // operation. Two quiet and equal answers: nobody did anything in between.
+  struct Activity {
+    std::vector<std::uint64_t> begun;
+    bool quiet = true;
+    bool operator==(const Activity&) const = default;
+  };
+  Activity activity(OwnerTag me) const;
+
   layout::OwnerRecord& record(std::uint16_t slot) {
     return arena_.fixed<layout::OwnerRecord>(layout::kOwners)[slot % layout::kMaxOwners];
   }
@@ -89,6 +108,13 @@ class Owners final : public ForkListener {
 
   // Called when registration meets dead records and no free one.
   void set_recover(std::function<void()> recover) { recover_ = std::move(recover); }
+  // Called when this process comes in and nobody else is there (O4), before it registers.
+  // REQUIRES: idempotent, killable at any point, bounded; needs no identity.
+  void set_rebuild(std::function<void()> rebuild) { rebuild_ = std::move(rebuild); }
+
+  // For a destroyer: keeps others out until this attachment ends. kLockTimeout when somebody who
+  // doesn't run is in the gate.
+  Status close_gate() { return enter_gate(); }
 
   OwnerLock& lock() { return lock_; }
   const std::string& path() const { return path_; }
@@ -98,6 +124,9 @@ class Owners final : public ForkListener {
  private:
   friend class Recovery;
   explicit Owners(Arena& arena) : arena_(arena) {}
+  Status open_lock();
+  Status come_in();
+  Status enter_gate();
   bool take_free_slot(OwnerTag* tag);
   void describe(OwnerTag tag);
 
@@ -108,6 +137,7 @@ class Owners final : public ForkListener {
   std::atomic<std::uint64_t> generation_{0};  // fork generation in which tag_ was taken; 0 = none
   std::atomic<std::uint32_t> tag_{0};
   std::function<void()> recover_;
+  std::function<void()> rebuild_;
 };
 
 // Counts an operation of this owner while it has stores to make. A dead owner whose count is zero
@@ -116,12 +146,15 @@ class Owners final : public ForkListener {
 class OperationScope {
  public:
   explicit OperationScope(layout::OwnerRecord& record) : record_(record) {
-    record_.inflight.fetch_add(1, std::memory_order_relaxed);
+    record_.begun.fetch_add(1, std::memory_order_relaxed);
+    // seq_cst pairs with the loads in Owners::activity(): who sees none of this sees none of the
+    // operation's stores either
+    record_.inflight.fetch_add(1, std::memory_order_seq_cst);
     std::atomic_signal_fence(std::memory_order_seq_cst);
   }
   ~OperationScope() {
     std::atomic_signal_fence(std::memory_order_seq_cst);
-    record_.inflight.fetch_sub(1, std::memory_order_relaxed);
+    record_.inflight.fetch_sub(1, std::memory_order_release);  // pairs with activity()
   }
   OperationScope(const OperationScope&) = delete;
   OperationScope& operator=(const OperationScope&) = delete;

@@ -249,6 +249,11 @@ bool is_named(int fd, int dir, const std::string& name) {
          ours.st_ino == there.st_ino && ours.st_dev == there.st_dev;
 }
 
+bool is_removed(int dir) {
+  struct stat s {};
+  return dir >= 0 && fstat(dir, &s) == 0 && s.st_nlink == 0;
+}
+
 std::vector<std::string> list_directory(int dir) {
   std::vector<std::string> names;
   const int again = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);

@@ -74,6 +74,9 @@ Status read_at(int fd, void* to, std::size_t n, std::uint64_t offset);
 // True when the name in `dir` still leads to this very file.
 bool is_named(int fd, int dir, const std::string& name);
 
+// True when the directory has been removed since it was opened.
+bool is_removed(int dir);
+
 void remove_file(int dir, const std::string& name);
 
 // Removes the files of a directory by name and then the directory itself; absent ones are fine.

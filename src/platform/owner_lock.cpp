@@ -29,6 +29,11 @@ bool OwnerLock::try_lock(std::uint64_t byte) {
   return fcntl(fd_.get(), F_OFD_SETLK, &f) == 0;
 }
 
+bool OwnerLock::try_share(std::uint64_t byte) {
+  struct flock f = one_byte(F_RDLCK, byte);
+  return fcntl(fd_.get(), F_OFD_SETLK, &f) == 0;
+}
+
 void OwnerLock::unlock(std::uint64_t byte) {
   struct flock f = one_byte(F_UNLCK, byte);
   fcntl(fd_.get(), F_OFD_SETLK, &f);

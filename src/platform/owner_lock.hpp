@@ -4,7 +4,8 @@
 // description) lock. The kernel frees it when the last descriptor of that description is closed:
 // at exit, at SIGKILL, across containers and PID namespaces, whatever the process was doing.
 //
-// Byte 0 is unused; byte 1 is the recovery lock; byte 16 + i stands for owner slot i.
+// Byte 0 is unused; byte 1 is the recovery lock; byte 2 the gate, held for a moment by whoever comes
+// in; byte 3 is shared by all that are in; byte 16 + i stands for owner slot i.
 // A forked child shares the description, so it must close its copy at once (arena/owners does).
 #pragma once
 
@@ -19,6 +20,8 @@ namespace celeriac {
 class OwnerLock {
  public:
   static constexpr std::uint64_t kRecoveryByte = 1;
+  static constexpr std::uint64_t kGateByte = 2;
+  static constexpr std::uint64_t kPresenceByte = 3;
   static constexpr std::uint64_t kFirstOwnerByte = 16;
 
   OwnerLock() = default;
@@ -28,6 +31,8 @@ class OwnerLock {
 
   // Takes the byte if nobody else has it. Not blocking.
   bool try_lock(std::uint64_t byte);
+  // Takes a share of the byte if nobody else has it alone. Not blocking.
+  bool try_share(std::uint64_t byte);
   void unlock(std::uint64_t byte);
   // Does somebody else hold it? (A description doesn't see its own locks.) About 0.4 us.
   // When the kernel can't say (descriptor lost), the answer is yes: nobody is declared dead.

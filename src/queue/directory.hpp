@@ -65,6 +65,7 @@ class QueueDirectory {
   QueueConfig config(const layout::QueueRecord& record) const;
   std::vector<std::string> names();
 
+  layout::MutexWord& recount() { return directory_.recount; }
   layout::HalfWord& counts_dirty() { return directory_.counts_dirty; }
 
  private:

@@ -22,6 +22,14 @@ constexpr std::uint32_t kRefilling = 2;
 constexpr int kRefillSpins = 4000;  // longer than most refills take
 constexpr std::uint64_t kRefillPatience = 20 * kMillisecond;
 
+// An empty lane, told to look into the slots for whatever came before it.
+void construct(layout::Lane* at) {
+  at = new (at) layout::Lane;
+  at->refill.word.store(0, std::memory_order_relaxed);
+  for (layout::Word& p : at->refill.pending) p.store(0, std::memory_order_relaxed);
+  at->overflow.store(kInSlots, std::memory_order_relaxed);
+}
+
 }  // namespace
 
 layout::Lane* Lanes::lane(layout::QueueRecord& q, std::uint8_t priority) {
@@ -68,10 +76,7 @@ layout::Lane* Lanes::make_lane(layout::QueueRecord& q, std::uint8_t priority, st
   if (!block) return nullptr;  // pop() works without a lane, from the slots
   auto* fresh = base_.arena.at<layout::Lane>(aligned_object(block.value()));
   if (fresh == nullptr) return nullptr;
-  fresh = new (fresh) layout::Lane;
-  fresh->refill.word.store(0, std::memory_order_relaxed);
-  for (layout::Word& p : fresh->refill.pending) p.store(0, std::memory_order_relaxed);
-  fresh->overflow.store(kInSlots, std::memory_order_relaxed);  // whatever came before the lane
+  construct(fresh);
   layout::Word* pending = q.lanes_mutex.pending;
   pending[0].store(base_.heap.ticket(block.value()), std::memory_order_release);
   if (old != 0) pending[1].store(base_.heap.ticket(old), std::memory_order_release);
@@ -137,6 +142,23 @@ bool Lanes::lane_has_something(layout::QueueRecord& q, std::uint32_t queue_gener
 void Lanes::abandon_lane(layout::QueueRecord& q, std::uint8_t priority) {
   base_.arena.header().corrupt.fetch_add(1, std::memory_order_relaxed);
   q.lanes[priority].store(0, std::memory_order_release);  // its block is lost; the slots are not
+}
+
+void Lanes::rebuild(layout::QueueRecord& q, std::unordered_set<std::uint64_t>* seen) {
+  // Room that no block of a lane has, but for what the heap may leave at a block's end.
+  const std::uint64_t too_large = aligned_bytes(sizeof(layout::Lane)) + 256;
+  for (std::uint32_t p = 0; p < layout::kPriorities; ++p) {
+    const std::uint64_t block = q.lanes[p].load(std::memory_order_acquire);
+    if (block == 0) continue;
+    layout::Lane* l = lane(q, static_cast<std::uint8_t>(p));
+    if (l == nullptr || base_.heap.payload(block, too_large) != nullptr ||
+        !seen->insert(block).second) {
+      abandon_lane(q, static_cast<std::uint8_t>(p));
+      continue;
+    }
+    construct(l);
+    CELERIAC_CRASH_POINT("queue.rebuild.lane");
+  }
 }
 
 void Lanes::distrust(layout::QueueRecord& q) {

@@ -29,10 +29,13 @@
 //   L3  A lane's block is replaced by one store under the queue's lanes_mutex, and freed only when
 //       every living owner was seen outside of all operations since; until then pending[1] names
 //       it. So whoever looks into a lane is inside an operation.
+//   L4  Boost's queue trusts the indexes in its memory. So they are never older than the processes
+//       that use it: whoever comes into an arena that nobody uses empties all lanes (rebuild()).
 #pragma once
 
 #include <bit>
 #include <optional>
+#include <unordered_set>
 #include <utility>
 #include <vector>
 
@@ -86,6 +89,11 @@ class Lanes {
     }
     return false;
   }
+
+  // Empties every lane of the queue; what isn't a lane, or another one's too, is forgotten.
+  // REQUIRES: nobody else uses the arena. `seen`: blocks of lanes met so far.
+  // Crash-safe: idempotent.
+  void rebuild(layout::QueueRecord& q, std::unordered_set<std::uint64_t>* seen);
 
   // Hints may have been lost: have every lane of the queue refilled. Crash-safe: idempotent.
   void distrust(layout::QueueRecord& q);

@@ -86,7 +86,7 @@ Result<std::uint64_t> Queues::put(const QueueRef& queue, const Outgoing& m, Owne
   layout::QueueRecord& q = *queue.record;
   if (!directory_.current(queue)) return Status(Code::kNotFound, "the queue was deleted");
   const QueueConfig config = directory_.config(q);
-  if (config.max_length != 0) recount();  // a death may have left the length too high
+  if (config.max_length != 0) recount(me);  // a death may have left the length too high
   const OperationScope operation(base_.owners.record(me.slot));
   const std::uint64_t before = q.length.fetch_add(1, std::memory_order_relaxed);
   // Below zero for a moment, or after a death: see add().

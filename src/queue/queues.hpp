@@ -22,6 +22,7 @@
 // src/queue/slots.hpp says what survives a kill at each step.
 #pragma once
 
+#include <array>
 #include <functional>
 #include <string>
 #include <string_view>
@@ -108,12 +109,17 @@ class Queues {
   // Deletes the queue and its messages. Thread-safe. Crash-safe: the mark is one CAS; messages left
   // by a dying deleter belong to no queue and go with the next recovery.
   bool remove(const QueueRef& queue, OwnerTag me);
-  QueueCounts counts(const QueueRef& queue);
+  QueueCounts counts(const QueueRef& queue, OwnerTag me);
 
   // Moves what is due to ready. Cheap when nothing is. Crash-safe: G1.
   void promote(OwnerTag me);
   std::uint64_t next_due() const { return timers_.next_due(); }
   bool maybe_ready(const QueueRef& q) const { return Lanes::maybe_ready(*q.record); }
+
+  // Makes all hints anew: lanes, which of them have something; timers and counts by distrusting
+  // them. REQUIRES: nobody else uses the arena (arena/owners.hpp, O4).
+  // Crash-safe: idempotent, and run again by the next who comes in alone.
+  void rebuild();
 
   // The repairer: everything that dead owners left in queues. Crash-safe: idempotent.
   void repair(const DeadOwners& dead);
@@ -128,12 +134,18 @@ class Queues {
   bool reclaim_if(std::uint32_t index, layout::Slot& s, TaggedWord w, OwnerTag me);
   std::uint64_t purge_where(OwnerTag me, const std::function<bool(SlotMeta, TaggedWord)>& which);
   void repair_slot(const DeadOwners& dead, std::uint32_t index, layout::Slot& s, TaggedWord w);
-  bool quiet();
-  std::vector<std::uint64_t> snapshot();
-  // REQUIRES: the calling thread isn't inside an operation. After a death inside one a counter may
-  // be one off: counts the slots, and corrects the
-  // counters if nobody moved meanwhile. G5. Crash-safe: what a dead caller left dirty stays so.
-  void recount();
+  // After a death inside of an operation a counter may be off: counts the slots, and corrects the
+  // counters if there is a moment in which nobody does anything. G5.
+  // REQUIRES: the calling thread isn't inside an operation.
+  // Crash-safe: the counts stay dirty, or become so again with the recovery of the dead caller.
+  void recount(OwnerTag me);
+  bool try_recount(OwnerTag me);
+  struct Counter {
+    layout::Word* word = nullptr;
+    std::uint64_t value = 0;
+  };
+  using Counters = std::array<Counter, 5>;  // ready, delayed, reserved, dead, length
+  std::vector<Counters> counters();
   QueueRef of_meta(SlotMeta meta);
 
   Base& base_;

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <array>
 #include <optional>
+#include <unordered_set>
 
 #include "arena/crash_point.hpp"
 #include "queue/queues.hpp"
@@ -92,59 +93,68 @@ bool Queues::remove(const QueueRef& queue, OwnerTag me) {
   return true;
 }
 
-// Nobody is inside an operation right now.
-bool Queues::quiet() {
-  for (const OwnerInfo& o : base_.owners.list()) {
-    if (base_.owners.record(o.tag.slot).inflight.load(std::memory_order_seq_cst) != 0) return false;
-  }
-  return true;
-}
-
-// What all queues' counters say: compared before and after a scan to see that nobody moved.
-std::vector<std::uint64_t> Queues::snapshot() {
-  std::vector<std::uint64_t> all;
-  for (std::uint32_t i = 0; i < directory_.high(); ++i) {
-    layout::QueueRecord* q = directory_.at(i);
-    if (q == nullptr) continue;
-    for (const layout::Word* w : {&q->ready, &q->delayed, &q->reserved, &q->dead, &q->length,
-                                  &q->done, &q->dropped, &q->next_sequence}) {
-      all.push_back(w->load(std::memory_order_seq_cst));
+// What all queues' counters say.
+std::vector<Queues::Counters> Queues::counters() {
+  std::vector<Counters> all(directory_.high());
+  for (std::uint32_t i = 0; i < all.size(); ++i) {
+    if (layout::QueueRecord* q = directory_.at(i); q != nullptr) {
+      all[i] = {Counter{&q->ready}, Counter{&q->delayed}, Counter{&q->reserved}, Counter{&q->dead},
+                Counter{&q->length}};
+      for (Counter& c : all[i]) c.value = c.word->load(std::memory_order_seq_cst);
     }
   }
   return all;
 }
 
-void Queues::recount() {
-  if (directory_.counts_dirty().load(std::memory_order_acquire) == 0) return;
-  const std::vector<std::uint64_t> before = snapshot();
-  if (!quiet()) return;
-  std::vector<std::array<std::uint64_t, 8>> sums(directory_.high());
+// True when nobody did anything meanwhile, so that the counters are exact now.
+bool Queues::try_recount(OwnerTag me) {
+  const Owners::Activity before = base_.owners.activity(me);
+  if (!before.quiet) return false;
+  std::vector<Counters> all = counters();
+  std::vector<std::array<std::uint64_t, 8>> sums(all.size());
   slots_.each([&](std::uint32_t, const layout::Slot& s, TaggedWord w) {
     const SlotMeta meta{s.meta.load(std::memory_order_relaxed)};
     if (of_meta(meta).record != nullptr && meta.queue() < sums.size()) {
       ++sums[meta.queue()][w.state() & 7U];
     }
   });
-  if (!quiet() || snapshot() != before) return;
-  for (std::uint32_t i = 0; i < sums.size(); ++i) {
-    layout::QueueRecord* q = directory_.at(i);
-    if (q == nullptr) continue;
-    // Differences, so that what others count from here on is kept.
-    const auto correct = [](layout::Word& counter, std::uint64_t to) {
-      counter.fetch_add(to - counter.load(std::memory_order_relaxed), std::memory_order_relaxed);
-    };
+  if (base_.owners.activity(me) != before) return false;
+  for (std::size_t i = 0; i < all.size(); ++i) {
     const auto& sum = sums[i];
-    correct(q->ready, sum[kSlotReady]);
-    correct(q->delayed, sum[kSlotDelayed]);
-    correct(q->reserved, sum[kSlotReserved]);
-    correct(q->dead, sum[kSlotDead]);
-    correct(q->length, sum[kSlotReady] + sum[kSlotDelayed] + sum[kSlotReserved]);
+    const std::uint64_t unfinished = sum[kSlotReady] + sum[kSlotDelayed] + sum[kSlotReserved];
+    const std::uint64_t right[] = {sum[kSlotReady], sum[kSlotDelayed], sum[kSlotReserved],
+                                   sum[kSlotDead], unfinished};
+    for (std::size_t c = 0; c < all[i].size(); ++c) {
+      Counter& counter = all[i][c];
+      // By the difference to what it was then, so that what others count from here on is kept.
+      if (counter.word != nullptr) {
+        counter.word->fetch_add(right[c] - counter.value, std::memory_order_relaxed);
+      }
+    }
+    CELERIAC_CRASH_POINT("queue.recount.corrected");
   }
-  directory_.counts_dirty().store(0, std::memory_order_release);
+  return true;
 }
 
-QueueCounts Queues::counts(const QueueRef& queue) {
-  recount();
+void Queues::recount(OwnerTag me) {
+  layout::HalfWord& dirty = directory_.counts_dirty();
+  if (dirty.load(std::memory_order_acquire) == 0) return;
+  // One at a time, or two would add the same difference.
+  OwnerMutex mutex(directory_.recount(), base_.owners);
+  const MutexGuard guard(mutex, mutex.lock_within(me, 20 * kMillisecond));
+  if (!guard.held() || dirty.load(std::memory_order_acquire) == 0) return;
+  // Whoever dies in here dies inside of an operation, and so makes the counts dirty again.
+  const OperationScope operation(base_.owners.record(me.slot));
+  for (int i = 0; i < 16; ++i) {
+    dirty.store(0, std::memory_order_seq_cst);  // before the look: a death after it sets it again
+    if (try_recount(me)) return;
+    dirty.store(1, std::memory_order_seq_cst);
+    cpu_relax();
+  }
+}
+
+QueueCounts Queues::counts(const QueueRef& queue, OwnerTag me) {
+  recount(me);
   const layout::QueueRecord& q = *queue.record;
   const auto shown = [](const layout::Word& counter) {
     const std::uint64_t n = counter.load(std::memory_order_relaxed);
@@ -235,6 +245,26 @@ void Queues::repair(const DeadOwners& dead) {
     if (me.valid() && idle && of_meta(meta).record == nullptr) reclaim_if(index, s, w, me);
   });
   if (dead.interrupted()) slots_.recount_used();
+}
+
+void Queues::rebuild() {
+  directory_.counts_dirty().store(1, std::memory_order_release);
+  timers_.distrust();
+  std::unordered_set<std::uint64_t> seen;
+  for (std::uint32_t i = 0; i < directory_.high(); ++i) {
+    layout::QueueRecord* q = directory_.at(i);
+    if (q == nullptr) continue;
+    lanes_.rebuild(*q, &seen);
+    for (layout::Word& w : q->active) w.store(0, std::memory_order_relaxed);
+  }
+  CELERIAC_CRASH_POINT("queue.rebuild.lanes");
+  slots_.each([&](std::uint32_t, const layout::Slot& s, TaggedWord w) {
+    const SlotMeta meta{s.meta.load(std::memory_order_relaxed)};
+    const QueueRef q = w.state() == kSlotReady ? of_meta(meta) : QueueRef{};
+    if (q.record == nullptr) return;
+    q.record->active[meta.priority() / 64].fetch_or(1ULL << (meta.priority() % 64),
+                                                    std::memory_order_relaxed);
+  });
 }
 
 }  // namespace celeriac

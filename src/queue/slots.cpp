@@ -63,7 +63,7 @@ Status Slots::add_chunk(std::uint32_t seen, OwnerTag me) {
   const MutexGuard guard(mutex, mutex.lock_within(me, kMutexPatience));
   if (!guard.held()) return mutex_timeout("the directory of slots");
   layout::Word& pending = directory_.mutex.pending[0];
-  const std::uint32_t chunks = directory_.chunks.load(std::memory_order_relaxed);
+  const std::uint32_t chunks = this->chunks();
   if (guard.recovered()) {
     const std::uint64_t left = base_.heap.still_live(pending.load(std::memory_order_acquire));
     const auto leads_to = [&](std::uint32_t c) {

@@ -23,6 +23,7 @@
 // didn't return or ack() was decided; kReserved(dead) goes back to kReady, in front.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 
@@ -73,9 +74,7 @@ class Slots {
       : base_(base), directory_(*base.arena.fixed<layout::SlotDirectory>(layout::kSlots)) {}
 
   layout::Slot* at(std::uint32_t index);
-  std::uint32_t count() const {
-    return directory_.chunks.load(std::memory_order_acquire) * layout::kSlotsPerChunk;
-  }
+  std::uint32_t count() const { return chunks() * layout::kSlotsPerChunk; }
 
   // A slot in kWriting(me). kQueueFull when there is none and no memory for more.
   // Thread-safe. Crash-safe: Q1.
@@ -92,8 +91,8 @@ class Slots {
   // Visits all slots that aren't free. A moment's view of each slot.
   template <class Visit>
   void each(Visit visit) {
-    const std::uint32_t chunks = directory_.chunks.load(std::memory_order_acquire);
-    for (std::uint32_t c = 0; c < chunks; ++c) {
+    const std::uint32_t n = chunks();
+    for (std::uint32_t c = 0; c < n; ++c) {
       layout::Slot* s = chunk(c);
       for (std::uint32_t i = 0; s != nullptr && i < layout::kSlotsPerChunk; ++i) {
         const TaggedWord w = load(s[i].word);
@@ -103,6 +102,9 @@ class Slots {
   }
 
  private:
+  std::uint32_t chunks() const {
+    return std::min(directory_.chunks.load(std::memory_order_acquire), layout::kMaxSlotChunks);
+  }
   layout::Slot* chunk(std::uint32_t c);
   SlotRef scan(std::uint32_t from, std::uint32_t steps, std::uint32_t n, OwnerTag me);
   Status add_chunk(std::uint32_t seen, OwnerTag me);

@@ -12,19 +12,25 @@ bool later(const layout::TimerEntry& a, const layout::TimerEntry& b) { return a.
 
 }  // namespace
 
-layout::TimerEntry* Timers::entries() {
+std::span<layout::TimerEntry> Timers::entries() {
   const std::uint64_t block = timers_.entries.load(std::memory_order_relaxed);
   const std::uint64_t capacity = timers_.capacity.load(std::memory_order_relaxed);
-  if (block == 0) return nullptr;
-  return reinterpret_cast<layout::TimerEntry*>(
-      base_.heap.payload(block, capacity * sizeof(layout::TimerEntry)));
+  constexpr std::uint64_t kMost = std::uint64_t{layout::kMaxSlotChunks} * layout::kSlotsPerChunk;
+  if (block == 0 || capacity > 2 * kMost) return {};  // twice: ensure() doubles
+  char* at = base_.heap.payload(block, capacity * sizeof(layout::TimerEntry));
+  if (at == nullptr) return {};
+  return {reinterpret_cast<layout::TimerEntry*>(at), capacity};
+}
+
+std::span<layout::TimerEntry> Timers::heap() {
+  const std::span<layout::TimerEntry> room = entries();
+  return room.first(std::min(room.size(), timers_.count.load(std::memory_order_relaxed)));
 }
 
 void Timers::publish_next() {
-  const layout::TimerEntry* e = entries();
-  const bool any = e != nullptr && timers_.count.load(std::memory_order_relaxed) > 0;
+  const std::span<layout::TimerEntry> all = heap();
   // seq_cst: pairs with the consumer that reads it after it has said that it is about to sleep
-  timers_.next_due.store(any ? e[0].due : kNever, std::memory_order_seq_cst);
+  timers_.next_due.store(all.empty() ? kNever : all[0].due, std::memory_order_seq_cst);
 }
 
 Status Timers::ensure(std::uint64_t wanted, OwnerTag me) {
@@ -35,16 +41,14 @@ Status Timers::ensure(std::uint64_t wanted, OwnerTag me) {
     if (left != 0 && left != old) base_.heap.release(left, me);
     p->store(0, std::memory_order_release);
   }
-  const std::uint64_t capacity = timers_.capacity.load(std::memory_order_relaxed);
-  if (wanted <= capacity && entries() != nullptr) return Status::ok();
-  const std::uint64_t bigger = std::max<std::uint64_t>({wanted, capacity * 2, 256});
+  const std::span<layout::TimerEntry> from = entries();
+  if (wanted <= from.size()) return Status::ok();
+  const std::uint64_t bigger = std::max<std::uint64_t>({wanted, from.size() * 2, 256});
   Result<std::uint64_t> block = base_.allocate(bigger * sizeof(layout::TimerEntry), me);
   if (!block) return block.status();
   char* to = base_.heap.payload(block.value(), bigger * sizeof(layout::TimerEntry));
   if (to == nullptr) return {Code::kCorrupt, "the heap gave a block that isn't one"};
-  if (const layout::TimerEntry* from = entries()) {
-    std::memcpy(to, from, capacity * sizeof(layout::TimerEntry));
-  }
+  if (!from.empty()) std::memcpy(to, from.data(), from.size_bytes());
   pending[0].store(base_.heap.ticket(block.value()), std::memory_order_relaxed);
   pending[1].store(base_.heap.ticket(old), std::memory_order_release);
   base_.heap.make_live(block.value(), me);
@@ -65,7 +69,7 @@ Status Timers::reserve(OwnerTag me) {
   if (!guard.held()) return mutex_timeout("the timer heap");
   if (guard.recovered()) rebuild(me);
   // Other processes may use up the room before insert(): then it rebuilds later.
-  return ensure(timers_.count.load(std::memory_order_relaxed) + 1, me);
+  return ensure(heap().size() + 1, me);
 }
 
 bool Timers::insert(std::uint64_t due, layout::Hint hint, OwnerTag me) {
@@ -76,12 +80,12 @@ bool Timers::insert(std::uint64_t due, layout::Hint hint, OwnerTag me) {
     return true;
   }
   if (guard.recovered()) rebuild(me);
-  const std::uint64_t n = timers_.count.load(std::memory_order_relaxed);
+  const std::uint64_t n = heap().size();
   if (!ensure(n + 1, me)) {
     distrust();
     return true;
   }
-  layout::TimerEntry* e = entries();
+  layout::TimerEntry* e = entries().data();
   const std::uint64_t before = timers_.next_due.load(std::memory_order_relaxed);
   e[n] = {due, hint};
   std::push_heap(e, e + n + 1, later);
@@ -98,14 +102,13 @@ std::vector<layout::Hint> Timers::due(std::uint64_t now, OwnerTag me) {
   const MutexGuard guard(mutex, mutex.lock_within(me, kMutexPatience));
   if (!guard.held()) return ready;
   if (guard.recovered() || timers_.dirty.exchange(0, std::memory_order_acq_rel) != 0) rebuild(me);
-  std::uint64_t n = timers_.count.load(std::memory_order_relaxed);
-  layout::TimerEntry* e = entries();
-  while (e != nullptr && n > 0 && e[0].due <= now && ready.size() < 4096) {
-    ready.push_back(e[0].hint);
-    std::pop_heap(e, e + n, later);
-    --n;
+  std::span<layout::TimerEntry> left = heap();
+  while (!left.empty() && left[0].due <= now && ready.size() < 4096) {
+    ready.push_back(left[0].hint);
+    std::pop_heap(left.begin(), left.end(), later);
+    left = left.first(left.size() - 1);
   }
-  timers_.count.store(n, std::memory_order_relaxed);
+  timers_.count.store(left.size(), std::memory_order_relaxed);
   publish_next();
   CELERIAC_CRASH_POINT("timers.due.taken");
   return ready;
@@ -129,8 +132,7 @@ void Timers::rebuild(OwnerTag me) {
     return;
   }
   std::make_heap(found.begin(), found.end(), later);
-  layout::TimerEntry* e = entries();
-  std::copy(found.begin(), found.end(), e);
+  std::copy(found.begin(), found.end(), entries().begin());
   timers_.count.store(found.size(), std::memory_order_relaxed);
   publish_next();
 }

@@ -8,6 +8,7 @@
 // Killed at any instruction: whoever takes the mutex from the dead rebuilds.
 #pragma once
 
+#include <span>
 #include <vector>
 
 #include "queue/slots.hpp"
@@ -33,7 +34,8 @@ class Timers {
   void distrust();
 
  private:
-  layout::TimerEntry* entries();
+  std::span<layout::TimerEntry> entries();  // all the room that there is
+  std::span<layout::TimerEntry> heap();     // the entries in it
   Status ensure(std::uint64_t wanted, OwnerTag me);
   void rebuild(OwnerTag me);
   void publish_next();

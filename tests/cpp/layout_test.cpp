@@ -18,7 +18,7 @@ namespace {
 
 using layout::HeaderFixed;
 
-constexpr std::uint64_t kFingerprint = 0x110E3B037BDD9CC5ULL;
+constexpr std::uint64_t kFingerprint = 0x7D4129B9FD84D2C4ULL;
 
 TEST(Layout, FingerprintIsTheOneWrittenDown) {
   EXPECT_EQ(layout::fingerprint(), kFingerprint) << std::hex << layout::fingerprint();

@@ -2,6 +2,7 @@
 #include "arena/owners.hpp"
 
 #include <gtest/gtest.h>
+#include <signal.h>
 
 #include <algorithm>
 #include <set>
@@ -284,6 +285,94 @@ TEST_F(OwnersTest, DeathAtEachPointOfRegistering) {
     EXPECT_TRUE(soon([&] { return a->owners->dead().size() == (active ? 1U : 0U); })) << point;
     EXPECT_EQ(a->recovery->run(), active ? 1 : 0) << point;
   }
+}
+
+// O4
+TEST_F(OwnersTest, RebuildsWhoComesInAlone) {
+  int rebuilt = 0;
+  const auto counted = [&] {
+    auto a = attach();
+    a->owners->set_rebuild([&rebuilt] { ++rebuilt; });
+    return a;
+  };
+  const auto a = counted();
+  const auto b = counted();
+  EXPECT_EQ(rebuilt, 0) << "attached only";
+  a->join();
+  a->join();
+  EXPECT_EQ(rebuilt, 1);
+  b->join();
+  EXPECT_EQ(rebuilt, 1) << "not alone";
+  a->owners->leave();
+  a->join();
+  EXPECT_EQ(rebuilt, 1) << "the other is still there";
+  a->die();
+  b->owners->leave();
+  b->join();
+  EXPECT_EQ(rebuilt, 2) << "the dead are nobody";
+}
+
+TEST_F(OwnersTest, DeathInRebuildLeavesItToTheNext) {
+  Child first = Child::run([&] {
+    const auto a = attach();
+    a->owners->set_rebuild([] { kill(getpid(), SIGKILL); });
+    a->join();
+    return false;
+  });
+  ASSERT_EQ(first.wait(), test::kKilled);
+  const auto b = attach();
+  bool rebuilt = false;
+  b->owners->set_rebuild([&] { rebuilt = true; });
+  b->join();
+  EXPECT_TRUE(rebuilt);
+}
+
+TEST_F(OwnersTest, NobodyComesInBeforeTheRebuildIsDone) {
+  Gate begun;
+  Gate end;
+  Child first = Child::run([&] {
+    const auto a = attach();
+    a->owners->set_rebuild([&] {
+      begun.open();
+      end.pass();
+    });
+    a->join();
+    return true;
+  });
+  ASSERT_TRUE(begun.pass());
+  Gate in;
+  Child second = Child::run([&] {
+    attach()->join();
+    in.open();
+    return true;
+  });
+  test::sleep_us(20'000);
+  EXPECT_FALSE(in.is_open());
+  end.open();
+  EXPECT_TRUE(in.pass());
+  EXPECT_EQ(first.wait(), 0);
+  EXPECT_EQ(second.wait(), 0);
+}
+
+TEST_F(OwnersTest, AStoppedProcessInTheGateIsATimeout) {
+  Gate begun;
+  Child first = Child::run([&] {
+    const auto a = attach();
+    a->owners->set_rebuild([&] {
+      begun.open();
+      raise(SIGSTOP);
+    });
+    a->join();
+    return true;
+  });
+  ASSERT_TRUE(begun.pass());
+  const auto b = attach();
+  const Result<OwnerTag> tag = b->owners->identity();
+  ASSERT_FALSE(tag);
+  EXPECT_EQ(tag.status().code(), Code::kLockTimeout);
+  EXPECT_NE(tag.status().message().find("doesn't run"), std::string::npos);
+  first.kill();
+  EXPECT_TRUE(soon([&] { return bool{b->owners->identity()}; })) << "the kernel opens the gate";
 }
 
 }  // namespace

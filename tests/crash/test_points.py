@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import uuid
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +63,34 @@ def remove(url: str) -> None:
     celeriac.connect(url).destroy(force=True)
 
 
+@contextmanager
+def bystander(url: str) -> Iterator[None]:
+    """A process that is attached and does nothing."""
+    ready, said = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        store = celeriac.connect(url)
+        store.cache("c").get("nothing")
+        os.write(said, b".")
+        while True:
+            signal.pause()
+    try:
+        assert os.read(ready, 1) == b"."
+        yield
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        os.close(ready)
+        os.close(said)
+
+
 def perform(scenario: Scenario, url: str, point: str | None, nth: int) -> tuple[Allowed, End]:
     """Prologue and victims; what may be found now, and how the last victim ended."""
+    with bystander(url) if scenario.company else nullcontext():
+        return act(scenario, url, point, nth)
+
+
+def act(scenario: Scenario, url: str, point: str | None, nth: int) -> tuple[Allowed, End]:
     allowed = Allowed()
     for story, where in scenario.prologue:
         before = run(url, story, where)

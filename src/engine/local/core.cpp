@@ -18,6 +18,7 @@ LocalCore::LocalCore(std::unique_ptr<Arena> arena, std::unique_ptr<Owners> owner
       queues_(base_),
       watcher_(arena_->path() + "/owners.lock", [this] { return recovery_.run(); }) {
   owners_->set_recover([this] { recovery_.run(); });
+  owners_->set_rebuild([this] { queues_.rebuild(); });
   recovery_.add([this](const DeadOwners& dead) {
     if (dead.interrupted()) heap_.mark_dirty();
     queues_.repair(dead);
@@ -33,11 +34,14 @@ LocalCore::LocalCore(std::unique_ptr<Arena> arena, std::unique_ptr<Owners> owner
 }
 
 Result<std::shared_ptr<LocalCore>> LocalCore::open(const ArenaOptions& options) {
-  Result<std::unique_ptr<Arena>> arena = Arena::open(options);
-  if (!arena) return arena.status();
-  Result<std::unique_ptr<Owners>> owners = Owners::open(*arena.value());
-  if (!owners) return owners.status();
-  return std::shared_ptr<LocalCore>(new LocalCore(arena.take(), owners.take()));
+  for (int attempt = 0;; ++attempt) {
+    Result<std::unique_ptr<Arena>> arena = Arena::open(options);
+    if (!arena) return arena.status();
+    Result<std::unique_ptr<Owners>> owners = Owners::open(*arena.value());
+    if (owners) return std::shared_ptr<LocalCore>(new LocalCore(arena.take(), owners.take()));
+    const bool destroyed = !arena.value()->is_current();  // between the two steps
+    if (!destroyed || !options.create || attempt == 16) return owners.status();
+  }
 }
 
 LocalCore::~LocalCore() {

@@ -82,7 +82,7 @@ Result<EngineCounts> LocalQueue::counts() {
   if (!me) return me.status();
   const Result<QueueRef> q = ref(me.value());
   if (!q) return q.status();
-  const QueueCounts c = handle_->core().queues().counts(q.value());
+  const QueueCounts c = handle_->core().queues().counts(q.value(), me.value());
   return EngineCounts{c.ready, c.delayed, c.reserved, c.dead, c.done, c.dropped};
 }
 

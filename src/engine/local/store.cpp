@@ -169,6 +169,8 @@ Status LocalStore::destroy(bool force) {
   // destroyed arena with that byte free finishes the work (Arena::open).
   OwnerLock& lock = handle_->core().base().owners.lock();
   for (int i = 0; i < 200 && !lock.try_lock(OwnerLock::kRecoveryByte); ++i) pause_ms(5);
+  // Nobody comes in until the files are gone; somebody who is stopped in the gate can't hold us.
+  static_cast<void>(handle_->core().base().owners.close_gate());
   handle_->core().mark_destroyed();
   std::vector<std::string> names = list_directory(handle_->core().arena().directory());
   std::erase(names, "owners.lock");

@@ -14,14 +14,12 @@ import os
 import random
 import shutil
 import signal
-import struct
 import sys
 import traceback
 from pathlib import Path
 
 import celeriac
 
-LANE_BLOCK = 74240  # sizeof(layout::Lane), its alignment and the block's head
 SECONDS = 10  # for one child; most need 50 ms
 
 
@@ -50,32 +48,11 @@ def furnish(name: str) -> Path:
     return path
 
 
-def lanes(data: bytes) -> list[slice]:
-    """Where the ready lanes lie: blocks in use of exactly a lane's size.
-
-    They are left whole. Inside of them is Boost.Lockfree's queue, whose own walk trusts its indexes
-    (docs/adr/0004); that is a known limit, and not what this program looks for.
-    """
-    (offset,) = struct.unpack_from("=Q", data, 88)  # HeaderFixed.base_size
-    (end,) = struct.unpack_from("=Q", data, 112)  # Header.size
-    found = []
-    while offset < end:
-        word, sizes = struct.unpack_from("=QQ", data, offset)
-        size = (sizes & 0xFFFFFFFF) * 16
-        if word >> 60 == 2 and size == LANE_BLOCK:
-            found.append(slice(offset + 16, offset + size))
-        offset += size
-    assert found, "no block has a lane's size any more: see layout::Lane"
-    return found
-
-
 def damage(arena: Path, chance: random.Random) -> str:
     """Changes bytes of the file; how, for the report."""
     size = arena.stat().st_size
     words = [w * 8 for w in range(size // 8)]
-    before = arena.read_bytes()
-    whole = lanes(before)
-    data = bytearray(before)
+    data = bytearray(arena.read_bytes())
     used = [at for at in words if data[at : at + 8] != bytes(8)]
     how = chance.choice(["bits", "words", "used bits", "used words", "runs", "swap", "head"])
     for _ in range(chance.choice([1, 3, 10, 100, 1000])):
@@ -94,8 +71,6 @@ def damage(arena: Path, chance: random.Random) -> str:
                 [0, 1, 2**64 - 1, 2**63, chance.getrandbits(64), size, size // 16]
             )
             data[at : at + 8] = value.to_bytes(8, "little")
-    for lane in whole:
-        data[lane] = before[lane]
     arena.write_bytes(data)
     return how
 

@@ -100,6 +100,10 @@ class Gate {
   Gate& operator=(const Gate&) = delete;
 
   void open() const { static_cast<void>(!write(ends_[1], "!", 1)); }
+  bool is_open() const {
+    pollfd p{ends_[0], POLLIN, 0};
+    return poll(&p, 1, 0) == 1;
+  }
   // False when nobody opened it within ten seconds.
   bool pass() const {
     pollfd p{ends_[0], POLLIN, 0};

@@ -56,7 +56,7 @@ class TestQueue {
   bool nack(const Got& g, std::uint64_t due = 0) {
     return core_.queues().nack(ref_, g.delivery, due, me()).is_ok();
   }
-  QueueCounts counts() { return core_.queues().counts(ref_); }
+  QueueCounts counts() { return core_.queues().counts(ref_, me()); }
   std::uint64_t purge() { return core_.queues().purge(ref_, me()); }
   bool remove() { return core_.queues().remove(ref_, me()); }
 

@@ -24,13 +24,15 @@ TAIL = 128  # bytes at a lane's end in which the head of its free nodes lies
 @dataclass(frozen=True)
 class Scenario:
     """`prologue`: (story, point or "end") of processes killed before; `deaths`: how many victims
-    die one after the other; `nth`: at how many passages of each point."""
+    die one after the other; `nth`: at how many passages of each point; `company`: another process
+    is attached all the while, so that no victim is alone and makes the lanes anew."""
 
     name: str
     story: Story
     prologue: tuple[tuple[Story, str], ...] = ()
     deaths: int = 1
     nth: int = 3
+    company: bool = False
     memory: str = "4M"
 
 
@@ -321,6 +323,7 @@ def _scenarios() -> list[Scenario]:
             use_a_leaky_lane,
             ((make_lanes_leak, "end"),),
             memory="8M",
+            company=True,
         ),
     ]
 
