@@ -116,8 +116,8 @@ class Queues {
   std::uint64_t next_due() const { return timers_.next_due(); }
   bool maybe_ready(const QueueRef& q) const { return Lanes::maybe_ready(*q.record); }
 
-  // Makes all hints anew: lanes, which of them have something; timers and counts by distrusting
-  // them. REQUIRES: nobody else uses the arena (arena/owners.hpp, O4).
+  // Makes all hints anew: timers, lanes, which of them have something; counts by distrusting them.
+  // REQUIRES: nobody else uses the arena (arena/owners.hpp, O4).
   // Crash-safe: idempotent, and run again by the next who comes in alone.
   void rebuild();
 

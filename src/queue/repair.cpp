@@ -249,7 +249,7 @@ void Queues::repair(const DeadOwners& dead) {
 
 void Queues::rebuild() {
   directory_.counts_dirty().store(1, std::memory_order_release);
-  timers_.distrust();
+  timers_.rebuild_alone();
   std::unordered_set<std::uint64_t> seen;
   for (std::uint32_t i = 0; i < directory_.high(); ++i) {
     layout::QueueRecord* q = directory_.at(i);

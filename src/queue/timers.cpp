@@ -119,22 +119,39 @@ void Timers::distrust() {
   timers_.next_due.store(0, std::memory_order_seq_cst);
 }
 
-void Timers::rebuild(OwnerTag me) {
+std::vector<layout::TimerEntry> Timers::delayed() {
   std::vector<layout::TimerEntry> found;
   slots_.each([&](std::uint32_t index, const layout::Slot& s, TaggedWord w) {
     if (w.state() != kSlotDelayed) return;
     found.push_back({s.due.load(std::memory_order_relaxed), make_hint(index, w.generation())});
   });
-  timers_.count.store(0, std::memory_order_relaxed);
-  CELERIAC_CRASH_POINT("timers.rebuild.emptied");
-  if (!ensure(found.size(), me)) {  // try again when somebody looks next
-    distrust();
-    return;
-  }
   std::make_heap(found.begin(), found.end(), later);
+  return found;
+}
+
+void Timers::fill(const std::vector<layout::TimerEntry>& found) {
   std::copy(found.begin(), found.end(), entries().begin());
   timers_.count.store(found.size(), std::memory_order_relaxed);
   publish_next();
+}
+
+void Timers::rebuild(OwnerTag me) {
+  const std::vector<layout::TimerEntry> found = delayed();
+  timers_.count.store(0, std::memory_order_relaxed);
+  CELERIAC_CRASH_POINT("timers.rebuild.emptied");
+  if (ensure(found.size(), me)) {
+    fill(found);
+  } else {
+    distrust();  // try again when somebody looks next
+  }
+}
+
+void Timers::rebuild_alone() {
+  const std::vector<layout::TimerEntry> found = delayed();
+  distrust();
+  if (found.size() > entries().size()) return;  // needs memory: whoever looks next sees to it
+  fill(found);
+  timers_.dirty.store(0, std::memory_order_seq_cst);
 }
 
 }  // namespace celeriac

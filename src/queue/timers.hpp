@@ -32,11 +32,16 @@ class Timers {
   std::uint64_t next_due() const { return timers_.next_due.load(std::memory_order_seq_cst); }
   // Some delayed slot may be missing: look at the slots at the next due(). Crash-safe: two stores.
   void distrust();
+  // The same at once, as far as that needs no memory. REQUIRES: nobody else uses the arena.
+  // Crash-safe: idempotent.
+  void rebuild_alone();
 
  private:
   std::span<layout::TimerEntry> entries();  // all the room that there is
   std::span<layout::TimerEntry> heap();     // the entries in it
   Status ensure(std::uint64_t wanted, OwnerTag me);
+  std::vector<layout::TimerEntry> delayed();                // as a heap
+  void fill(const std::vector<layout::TimerEntry>& found);  // REQUIRES: there is room
   void rebuild(OwnerTag me);
   void publish_next();
 
