@@ -72,10 +72,12 @@ class Lanes {
         active.fetch_and(~(1ULL << bit), std::memory_order_seq_cst);  // L2
         if (lane_has_something(q, queue_generation, priority)) {
           active.fetch_or(1ULL << bit, std::memory_order_seq_cst);
-          // It says so again and again and gives nothing: overwritten by a stray write.
-          if (++rounds % 256 == 0) abandon_lane(q, priority);
-          continue;
+          // It says so again and again and gives nothing: overwritten by a stray write. So may the
+          // queue's record be; then the bit stays, and who waits looks again.
+          if (++rounds == kDoubt) abandon_lane(q, priority);
+          if (rounds < kDoubt + 4) continue;
         }
+        rounds = 0;
         bits &= ~(1ULL << bit);
       }
     }
@@ -99,6 +101,7 @@ class Lanes {
   void distrust(layout::QueueRecord& q);
 
  private:
+  static constexpr int kDoubt = 256;  // rounds of a lane that has something and gives nothing
   enum class Popped { kOne, kNone, kStuck };  // kStuck: a stopped process is refilling the lane
 
   template <class Claim>

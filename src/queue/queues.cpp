@@ -37,7 +37,7 @@ QueueRef Queues::of_meta(SlotMeta meta) {
   layout::QueueRecord* r = directory_.at(meta.queue());
   if (r == nullptr) return {};
   const TaggedWord w = load(r->word);
-  if (w.state() != kQueueActive || w.generation() != meta.generation()) return {};
+  if (w.state() != kQueueActive || !meta.of(meta.queue(), w.generation())) return {};
   return {r, meta.queue(), w.generation()};
 }
 
@@ -179,7 +179,7 @@ bool Queues::claim(const QueueRef& queue, layout::Hint hint, Delivery* to, Owner
   const TaggedWord w = load(s->word);
   if (w.state() != kSlotReady || w.generation() != hint_generation(hint)) return false;
   const SlotMeta meta{s->meta.load(std::memory_order_relaxed)};
-  if (meta.queue() != queue.index || meta.generation() != queue.generation) return false;
+  if (!meta.of(queue.index, queue.generation)) return false;
   const TaggedWord mine = TaggedWord::make(kSlotReserved, me, w.generation() + 1);
   if (!change(s->word, w, mine)) return false;
   CELERIAC_CRASH_POINT("queue.get.reserved");

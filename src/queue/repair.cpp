@@ -46,10 +46,7 @@ std::vector<Peeked> Queues::peek(const QueueRef& queue, unsigned state, std::siz
   std::vector<Candidate> found;
   slots_.each([&](std::uint32_t index, const layout::Slot& s, TaggedWord w) {
     const SlotMeta meta{s.meta.load(std::memory_order_relaxed)};
-    if (w.state() != state || meta.queue() != queue.index ||
-        meta.generation() != queue.generation) {
-      return;
-    }
+    if (w.state() != state || !meta.of(queue.index, queue.generation)) return;
     const layout::Word& order = state == kSlotDelayed ? s.due : s.sequence;
     found.push_back({order.load(std::memory_order_relaxed), index, w});
   });
@@ -78,7 +75,7 @@ std::vector<Peeked> Queues::peek(const QueueRef& queue, unsigned state, std::siz
 
 std::uint64_t Queues::purge(const QueueRef& queue, OwnerTag me) {
   return purge_where(me, [&](SlotMeta meta, TaggedWord w) {
-    return meta.queue() == queue.index && meta.generation() == queue.generation &&
+    return meta.of(queue.index, queue.generation) &&
            (w.state() == kSlotReady || w.state() == kSlotDelayed);
   });
 }
@@ -87,7 +84,7 @@ bool Queues::remove(const QueueRef& queue, OwnerTag me) {
   if (!directory_.remove(queue)) return false;
   parking_.wake_all(*queue.record);
   purge_where(me, [&](SlotMeta meta, TaggedWord w) {
-    return meta.queue() == queue.index && meta.generation() == queue.generation &&
+    return meta.of(queue.index, queue.generation) &&
            (w.state() == kSlotReady || w.state() == kSlotDelayed || w.state() == kSlotDead);
   });
   return true;

@@ -51,7 +51,11 @@ struct SlotMeta {
   constexpr std::uint32_t queue() const {
     return static_cast<std::uint32_t>(bits >> 32U & 0xFFFFU);
   }
-  constexpr std::uint16_t generation() const { return static_cast<std::uint16_t>(bits >> 48U); }
+  // Whether it belongs to this queue. Of the queue's generation it has the low half: enough, since
+  // the messages of a deleted queue are gone long before its place was used 65,536 times more.
+  constexpr bool of(std::uint32_t index, std::uint32_t generation) const {
+    return queue() == (index & 0xFFFFU) && bits >> 48U == (generation & 0xFFFFU);
+  }
   constexpr std::uint8_t priority() const { return static_cast<std::uint8_t>(bits >> 16U); }
 };
 
