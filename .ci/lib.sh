@@ -21,6 +21,19 @@ base_python() {
   echo "$python"
 }
 
+# A second environment for the steps that run beside those of the users: what C++ builds and the
+# tests of the core need, but celeriac itself.
+core_venv() {
+  venv=$CI_WORK/venv-core
+  if [[ ! -e $venv/complete ]]; then
+    fresh_venv
+    python -m pip install -q 'cmake>=3.20' 'ninja>=1.10' 'boost-headers>=1.85' \
+      'pytest>=8' 'hypothesis>=6.100' 'gunicorn>=23'
+    touch "$venv/complete"
+  fi
+  activate
+}
+
 # A fresh virtual environment, activated.
 fresh_venv() {
   rm -rf "$venv"
@@ -65,7 +78,7 @@ count() { echo "$step $1 $2 $3" >>"$CI_WORK/counts"; }
 
 # Runs a pytest command line, shows what it says, counts its results, and gives back its status.
 counted_pytest() {
-  local log=$CI_WORK/pytest.log status=0
+  local log=$CI_WORK/$step.log status=0
   "$@" 2>&1 | tee "$log" || status=$?
   local closing
   closing=$(grep -E '^(=+ )?([0-9]+ [a-z]+(, )?)+ in [0-9.]+s' "$log" | tail -n 1 || true)
@@ -89,7 +102,7 @@ BUILD_UNDER=(env)
 
 # counted_ctest DIRECTORY ARGUMENT...: runs the tests, shows those that don't pass, counts all.
 counted_ctest() {
-  local build=$1 junit=$CI_WORK/ctest.xml status=0
+  local build=$1 junit=$CI_WORK/$step.xml status=0
   shift
   rm -f "$junit"
   "${BUILD_UNDER[@]}" ctest --test-dir "$build" --output-on-failure --output-junit "$junit" \

@@ -1,7 +1,7 @@
 # The Python tests of the core, on a module with AddressSanitizer, UBSan and crash points. A report
 # from any process, also from one that a test started, fails the step.
 source "$(dirname "$0")/../lib.sh"
-test_venv
+core_venv
 target=$CI_WORK/asan
 if ! up_to_date "$target/built"; then
   rm -rf "$target"
@@ -23,6 +23,7 @@ export LD_PRELOAD
 export ASAN_OPTIONS="detect_leaks=0:log_path=$reports" # Python itself leaks at exit
 export UBSAN_OPTIONS="print_stacktrace=1:log_path=$reports"
 export PYTHONPATH=$target PYTHONMALLOC=malloc CELERIAC_COMPLETE=1
+export CELERIAC_DAMAGE_SEEDS=80 # each is a process, and takes seconds here
 status=0
 python - <<'PY' || status=$?
 import celeriac._core

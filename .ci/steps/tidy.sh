@@ -1,7 +1,7 @@
 # clang-tidy on the core, which also shows that clang 14 compiles it.
 source "$(dirname "$0")/../lib.sh"
 have clang-tidy-14 || die "no clang-tidy-14: .ci/run tools"
-test_venv
+core_venv
 build=$CI_WORK/build-tidy
 cmake -S . -B "$build" -G Ninja -DCELERIAC_PYTHON_MODULE=OFF -DCELERIAC_CRASH_POINTS=ON \
   -DPython_EXECUTABLE="$venv/bin/python" >/dev/null

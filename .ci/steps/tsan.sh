@@ -1,7 +1,7 @@
 # The C++ tests under ThreadSanitizer. Its shadow memory wants addresses that aren't randomised by
 # more than 28 bits, as newer kernels do: setarch turns that off for the tests alone.
 source "$(dirname "$0")/../lib.sh"
-test_venv
+core_venv
 machine=$(uname -m)
 if setarch "$machine" -R true 2>/dev/null; then
   BUILD_UNDER=(setarch "$machine" -R)

@@ -12,8 +12,7 @@ import pytest
 
 
 def steps(run: Path) -> list[str]:
-    table = run.read_text().split("STEPS=(")[1].split("\n)")[0]
-    return re.findall(r'^  "(\w+) \d+"', table, re.MULTILINE)
+    return re.findall(r'^  "(\w+) \d+"', run.read_text(), re.MULTILINE)
 
 
 def gate(tree: Path, *arguments: str) -> tuple[int, str]:
@@ -62,6 +61,16 @@ def test_bad_step_fails_the_run(small_gate: Path) -> None:
     assert status == 1
     assert "went on" not in said
     assert "types: FAILED: exit status 1" in said
+    assert re.search(r"^7 passed, 1 failed, 2 skipped in \d+s\n\Z", said, re.MULTILINE), said
+
+
+def test_both_tracks_count(small_gate: Path) -> None:
+    (small_gate / ".ci" / "steps" / "cpp.sh").write_text("echo of the core; exit 3\n")
+    status, said = gate(small_gate, "cpp", "lint")
+    assert status == 1
+    assert "of the core" in said
+    assert "cpp: FAILED: exit status 3" in said
+    assert "lint: ok" in said
     assert re.search(r"^7 passed, 1 failed, 2 skipped in \d+s\n\Z", said, re.MULTILINE), said
 
 
