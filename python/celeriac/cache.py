@@ -78,8 +78,8 @@ class Cache:
     plain data (``None``, ``bool``, ``int``, ``float``, ``str``, ``bytes``, ``list``, ``tuple``,
     ``dict``, sets, dates and times, ``timedelta``, ``Decimal``, ``UUID``, of exactly these types)
     are stored in a form of their own, which runs no code when it is read; everything else, and
-    what holds a container twice, is pickled. A ``ttl`` is in seconds; ``None`` means no expiry, zero or less means expired at
-    once; not given, the cache's own.
+    what holds a container twice, is pickled. A ``ttl`` is in seconds; ``None`` means no expiry,
+    zero or less means expired at once; not given, the cache's own.
 
     Thread-safe, fork-safe. Crash-safe: a process that dies while writing leaves the entry old, new
     or absent. Readers take no lock. Errors: :class:`~celeriac.ValueTooLarge`,
