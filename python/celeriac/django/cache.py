@@ -29,6 +29,7 @@ else:
     class _Calls(_core.DjangoCalls, SyncCache):
         """The calls of SyncCache, the hot ones natively where that makes no difference."""
 
+
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
 
