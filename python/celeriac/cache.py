@@ -75,9 +75,11 @@ class Cache:
     process of the host.
 
     Keys are ``str`` (taken as UTF-8) or ``bytes``, at most 65,535 bytes. Values are any object:
-    ``None``, ``bool``, ``int``, ``str`` and ``bytes`` are stored in a form of their own, everything
-    else pickled. A ``ttl`` is in seconds; ``None`` means no expiry, zero or less means expired at
-    once; not given, the cache's own.
+    plain data (``None``, ``bool``, ``int``, ``float``, ``str``, ``bytes``, ``list``, ``tuple``,
+    ``dict``, sets, dates and times, ``timedelta``, ``Decimal``, ``UUID``, of exactly these types)
+    are stored in a form of their own, which runs no code when it is read; everything else, and
+    what holds a container twice, is pickled. A ``ttl`` is in seconds; ``None`` means no expiry,
+    zero or less means expired at once; not given, the cache's own.
 
     Thread-safe, fork-safe. Crash-safe: a process that dies while writing leaves the entry old, new
     or absent. Readers take no lock. Errors: :class:`~celeriac.ValueTooLarge`,
