@@ -50,7 +50,7 @@ class Buffer {
     limit_ = begin + capacity;
   }
 
-  __attribute__((noinline)) bool grow(std::size_t n) {
+  [[gnu::noinline]] bool grow(std::size_t n) {
     if (begin_ == nullptr && spare().first != nullptr) {
       const auto [begin, capacity] = std::exchange(spare(), {nullptr, 0});
       take(begin, 0, capacity);

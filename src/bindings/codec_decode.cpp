@@ -126,7 +126,7 @@ class Decoder : Reader {
     }
   }
 
-  PyObject* seldom(unsigned tag) {
+  [[gnu::noinline]] PyObject* seldom(unsigned tag) {
     std::size_t n = 0;
     switch (tag) {
       case kTagBigInt: {
@@ -188,7 +188,7 @@ class Decoder : Reader {
     return ascii(at, n);
   }
 
-  PyObject* new_shared(std::size_t n) {
+  [[gnu::noinline]] PyObject* new_shared(std::size_t n) {
     const char* at = take(n);
     if (at == nullptr) return nullptr;
     PyObject*& recent = g_recent[place_of(at, n)];
@@ -204,7 +204,7 @@ class Decoder : Reader {
   }
 
   // Passes a reference on, and keeps one of its own.
-  PyObject* enter_table(PyObject* made) {
+  [[gnu::noinline]] PyObject* enter_table(PyObject* made) {
     if (made == nullptr) return nullptr;
     if (shared_ == kMaxShared) {
       Py_DECREF(made);
@@ -242,7 +242,7 @@ class Decoder : Reader {
     return nullptr;
   }
 
-  PyObject* list(std::size_t n) {
+  [[gnu::noinline]] PyObject* list(std::size_t n) {
     if (n > left()) return damaged("more items than bytes");
     PyObject* made = enter(PyList_New(static_cast<Py_ssize_t>(n)));
     if (made == nullptr) return nullptr;
@@ -265,7 +265,7 @@ class Decoder : Reader {
     return leave(made, true);
   }
 
-  PyObject* dict(std::size_t n) {
+  [[gnu::noinline]] PyObject* dict(std::size_t n) {
     if (n > left() / 2) return damaged("more items than bytes");
     constexpr std::size_t kWithoutGrowing = 5;
     PyObject* made =

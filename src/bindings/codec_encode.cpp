@@ -16,10 +16,6 @@
 #include "bindings/codec_text.hpp"
 #include "bindings/codec_types.hpp"
 
-// What is called for each item stays in the loops around it, and what is seldom called out of them.
-#define CELERIAC_INLINE __attribute__((always_inline)) inline
-#define CELERIAC_OUTLINE __attribute__((noinline))
-
 namespace celeriac::bindings {
 namespace {
 
@@ -37,6 +33,7 @@ class Held {  // a reference of ours
 };
 
 // Each function that writes says false to stop: something isn't plain, or a Python error is set.
+// What is seldom called is kept out of the loops around what often is.
 class Encoder {
  public:
   explicit Encoder(Buffer& out) : out_(out) {}
@@ -54,7 +51,7 @@ class Encoder {
 
   // The commonest kinds, without a call. Writes at `to` and returns the end, or nullptr for others.
   // REQUIRES: kSmallest bytes there.
-  CELERIAC_INLINE char* small(PyObject* o, char* to) {
+  [[gnu::always_inline]] char* small(PyObject* o, char* to) {
     const PyTypeObject* type = Py_TYPE(o);
     if (type == &PyUnicode_Type) {
       const auto n = static_cast<std::size_t>(PyUnicode_GET_LENGTH(o));
@@ -89,7 +86,7 @@ class Encoder {
     return to + 1 + sizeof value;
   }
 
-  CELERIAC_OUTLINE bool other_item(PyObject* o) {
+  [[gnu::noinline]] bool other_item(PyObject* o) {
     const PyTypeObject* type = Py_TYPE(o);
     if (type == &PyUnicode_Type) {
       const auto n = static_cast<std::size_t>(PyUnicode_GET_LENGTH(o));
@@ -152,7 +149,7 @@ class Encoder {
 
   // ---------------------------------------------------------------- numbers
 
-  CELERIAC_OUTLINE bool big_integer(PyObject* o) {
+  [[gnu::noinline]] bool big_integer(PyObject* o) {
     const std::size_t n = int_size(o);
     if (n == 0 || !sized(kTagBigInt, n, n) || !int_to_bytes(o, out_.end(), n, true)) return false;
     out_.add(n);
@@ -161,7 +158,7 @@ class Encoder {
 
   // ---------------------------------------------------------------- text
 
-  CELERIAC_OUTLINE bool text(PyObject* o, bool into_table) {
+  [[gnu::noinline]] bool text(PyObject* o, bool into_table) {
     if (PyUnicode_IS_COMPACT_ASCII(o)) {
       const auto n = static_cast<std::size_t>(PyUnicode_GET_LENGTH(o));
       if (n >= kShortStr) {
@@ -189,7 +186,7 @@ class Encoder {
     return PyUnicode_CHECK_INTERNED(o) != 0 && n > 1 && n <= 2 * kShortStr;
   }
 
-  CELERIAC_OUTLINE bool shared_text(PyObject* o) {
+  [[gnu::noinline]] bool shared_text(PyObject* o) {
     const std::size_t place = strings_.find(o);
     if (place >= kMaxShared) return text(o, place == SharedStrings::kNew);
     if (place < kNearShared) return tag(static_cast<unsigned>(kTagOldStr + place));

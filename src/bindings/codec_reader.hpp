@@ -16,7 +16,7 @@ class Reader {
   explicit Reader(std::string_view bytes)
       : begin_(bytes.data()), p_(begin_), end_(begin_ + bytes.size()) {}
 
-  PyObject* damaged(const char* what) {
+  [[gnu::noinline]] PyObject* damaged(const char* what) {
     PyErr_Format(PyExc_ValueError, "damaged at byte %zd of %zd: %s", p_ - begin_, end_ - begin_,
                  what);
     return nullptr;
