@@ -28,32 +28,33 @@ inline void copy_out(void* to, const void* shared, std::size_t n) {
   }
 }
 
+// Both in whole words first: a copy of a size that isn't constant would be a call for each.
 inline void copy_in(void* shared, const void* from, std::size_t n) {
   auto* out = static_cast<std::uint64_t*>(shared);
   const auto* in = static_cast<const char*>(from);
-  for (; n > 0; ++out) {
+  for (; n >= 8; n -= 8, in += 8, ++out) {
     std::uint64_t w = 0;
-    const std::size_t step = n < 8 ? n : 8;
-    std::memcpy(&w, in, step);
+    std::memcpy(&w, in, 8);
     std::atomic_ref(*out).store(w, std::memory_order_relaxed);
-    in += step;
-    n -= step;
+  }
+  if (n > 0) {
+    std::uint64_t w = 0;
+    std::memcpy(&w, in, n);
+    std::atomic_ref(*out).store(w, std::memory_order_relaxed);
   }
 }
 
 inline bool equal(const void* shared, const void* with, std::size_t n) {
   const auto* in = static_cast<const std::uint64_t*>(shared);
   const auto* other = static_cast<const char*>(with);
-  for (; n > 0; ++in) {
-    const std::size_t step = n < 8 ? n : 8;
+  for (; n >= 8; n -= 8, other += 8, ++in) {
     std::uint64_t expected = 0;
-    std::memcpy(&expected, other, step);
-    const std::uint64_t w = relaxed_load(in);
-    if (std::memcmp(&w, &expected, step) != 0) return false;
-    other += step;
-    n -= step;
+    std::memcpy(&expected, other, 8);
+    if (relaxed_load(in) != expected) return false;
   }
-  return true;
+  if (n == 0) return true;
+  const std::uint64_t w = relaxed_load(in);
+  return std::memcmp(&w, other, n) == 0;
 }
 
 }  // namespace celeriac
