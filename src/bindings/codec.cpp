@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "bindings/entries.hpp"
 #include "bindings/errors.hpp"
 #include "platform/clock.hpp"
 
@@ -50,6 +51,7 @@ void encode_int(py::handle object, Encoded* to) {
 
 void encode(py::handle object, bool pickle_all, Encoded* to) {
   PyObject* o = object.ptr();
+  if (encode_named(object, to)) return;
   if (PyLong_CheckExact(o)) {
     encode_int(object, to);  // whatever the serializer: incr() works on it
   } else if (pickle_all) {
@@ -103,8 +105,9 @@ py::object decode(Codec codec, std::string_view bytes) {
     }
     case Codec::kBytes:
       return py::bytes(bytes.data(), bytes.size());
-    case Codec::kPickle:
     case Codec::kNamed:
+      return decode_named(bytes);
+    case Codec::kPickle:
       break;
   }
   try {
