@@ -6,6 +6,7 @@ from celeriac.cache import Cache, CacheStats, Table
 from celeriac.errors import (
     CeleriacError,
     ConfigurationError,
+    DeadlockError,
     LockLost,
     LockTimeout,
     NotEnoughMemory,
@@ -30,6 +31,7 @@ __all__ = [
     "CeleriacError",
     "ConfigurationError",
     "Counts",
+    "DeadlockError",
     "LockLost",
     "LockTimeout",
     "Message",
