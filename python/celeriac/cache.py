@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import operator
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -9,7 +10,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, Final, NamedTuple, final
 
-from celeriac import fill
+from celeriac import fill as filling
 from celeriac import tags as tagging
 from celeriac._core import Cache as CoreCache
 from celeriac.cache_entries import MISSING, CacheEntries
@@ -205,23 +206,23 @@ class Cache:
         What the function raises reaches the caller, and nothing is stored. None is a value.
         Raises DeadlockError when the function asks for the same key.
         """
+        call = self.fill(
+            key,
+            ttl,
+            lock=lock,
+            wait=wait,
+            stale=stale,
+            stale_on_error=stale_on_error,
+            early=early,
+            tags=tags,
+        )
+        return filling.get_or_set(call, default)
+
+    def fill(self, key: Key, ttl: TTL = USE_DEFAULT, **options: Any) -> filling.Fill:
+        """One call of :meth:`get_or_set`, for who drives it (threads, event loops)."""
         seconds = self._seconds(ttl)
         check_ttl(seconds)
-        return fill.get_or_set(
-            fill.Fill(
-                self._entries,
-                key,
-                seconds,
-                lock=lock,
-                wait=wait,
-                stale=stale,
-                stale_on_error=stale_on_error,
-                early=early,
-                tags=tags,
-                make_room=self._bound,
-            ),
-            default,
-        )
+        return filling.Fill(self._entries, key, seconds, make_room=self._bound, **options)
 
     def incr(self, key: Key, delta: int = 1) -> int:
         """Add to an int, atomically, keeping its expiry; the sum. Goes beyond 64 bits.
@@ -321,13 +322,17 @@ class Cache:
         Nothing is locked in between: a key that is there all the time comes; others may. Keys that
         are no UTF-8 are bytes. ``itersize`` is about how many keys are looked at in one step.
         """
+        return itertools.chain.from_iterable(self.iter_steps(pattern, itersize))
+
+    def iter_steps(self, pattern: str = "*", itersize: int = 1000) -> Iterator[list[Any]]:
+        """The same, step by step: the keys of each, if any."""
         matches = compiled(pattern).matches
         itersize = operator.index(itersize)
         if itersize < 1:
             raise ValueError(f"itersize={itersize!r}: at least 1")
         return self._walk(matches, itersize)
 
-    def _walk(self, matches: Callable[[Any], bool], itersize: int) -> Iterator[Any]:
+    def _walk(self, matches: Callable[[Any], bool], itersize: int) -> Iterator[list[Any]]:
         cursor: tuple[int, int] | None = (0, 0)
         last: set[Any] = set()
         while cursor is not None:
@@ -337,7 +342,7 @@ class Cache:
             new = [key for key in keys if key not in last and key not in absent and matches(key)]
             # Keys come twice only while the table that they stand in is replaced.
             last = last.union(new) if cursor and cursor[0] >> 32 == part else set(new)
-            yield from new
+            yield new
 
     def keys(self, pattern: str = "*") -> list[Any]:
         """All keys that match a glob; see :meth:`iter_keys`."""
