@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from celeriac.cache import Cache, CacheStats, Table
+from celeriac.decorators import cached, evict
 from celeriac.errors import (
     CeleriacError,
     ConfigurationError,
@@ -49,7 +50,9 @@ __all__ = [
     "ValueTooLarge",
     "VersionMismatch",
     "Waiter",
+    "cached",
     "connect",
+    "evict",
     "get_default",
     "set_default",
 ]
