@@ -112,6 +112,15 @@ class Cache:
         self.ttl_default = ttl
         self.max_entries = max_entries
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether the core alone writes this cache's values."""
+        return self._entries.format.is_plain
+
+    def opened(self, key: Key, entry: Any, default: Any) -> Any:
+        """The value of an entry that was read past this object, or ``default``."""
+        return self._entries.open(key, entry, default) if type(entry) is Named else entry
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r}>"
 

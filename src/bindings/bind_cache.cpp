@@ -1,8 +1,10 @@
-// Cache and table handles: conversion only.
+// Cache and table handles: conversion only. What is called a million times a second doesn't go
+// through pybind11's dispatcher (fastcall.hpp); the rest does.
 #include "bindings/bindings.hpp"
 #include "bindings/codec.hpp"
 #include "bindings/entries.hpp"
 #include "bindings/errors.hpp"
+#include "bindings/fastcall.hpp"
 #include "bindings/handles.hpp"
 
 namespace py = pybind11;
@@ -10,34 +12,10 @@ namespace py = pybind11;
 namespace celeriac::bindings {
 namespace {
 
-py::object get(CacheHandle& c, py::handle key, py::object otherwise) {
-  ValueBuffer value;
-  if (!take(c.engine->get(key_bytes(key), value, true))) return otherwise;
-  return decode(value.codec, value.bytes());
-}
-
 py::object get_versioned(CacheHandle& c, py::handle key) {
   ValueBuffer value;
   if (!take(c.engine->get(key_bytes(key), value, true))) return py::make_tuple(py::none(), 0);
   return py::make_tuple(decode(value.codec, value.bytes()), value.version);
-}
-
-py::dict get_many(CacheHandle& c, py::iterable keys) {
-  py::dict found;
-  ValueBuffer value;
-  for (const py::handle key : keys) {
-    if (take(c.engine->get(key_bytes(key), value, true))) {
-      found[key] = decode(value.codec, value.bytes());
-    }
-  }
-  return found;
-}
-
-template <StoreMode mode>
-bool store(CacheHandle& c, py::handle key, py::handle object, py::handle ttl) {
-  Encoded e;
-  encode(object, c.pickle_all, &e);
-  return take(c.engine->store(key_bytes(key), e.value, expiry(ttl), mode, 0));
 }
 
 bool compare_and_set(CacheHandle& c, py::handle key, std::uint64_t version, py::handle object,
@@ -45,22 +23,6 @@ bool compare_and_set(CacheHandle& c, py::handle key, std::uint64_t version, py::
   Encoded e;
   encode(object, c.pickle_all, &e);
   return take(c.engine->store(key_bytes(key), e.value, expiry(ttl), StoreMode::kCompare, version));
-}
-
-// The sum; None when the key is missing, False when it isn't an int, True beyond 64 bits.
-py::object increment(CacheHandle& c, py::handle key, std::int64_t delta) {
-  std::int64_t sum = 0;
-  switch (take(c.engine->increment(key_bytes(key), delta, &sum))) {
-    case IncrementResult::kDone:
-      return py::int_(sum);
-    case IncrementResult::kMissing:
-      return py::none();
-    case IncrementResult::kNotInteger:
-      return py::bool_(false);
-    case IncrementResult::kOverflow:
-      break;
-  }
-  return py::bool_(true);
 }
 
 // Seconds left; None = no expiry; below zero = missing.
@@ -95,33 +57,150 @@ bool wait_for_change(CacheHandle& c, py::handle key, std::uint32_t seen, py::han
   return take(c.engine->wait_for_change(key_bytes(key), seen, expiry(timeout)));
 }
 
+// ------------------------------------------------------------------------- the hot calls
+
+PyObject* truth(bool value) { return Py_NewRef(value ? Py_True : Py_False); }
+
+// A call's handle and sorted arguments.
+template <std::size_t size>
+struct Call {
+  Call(PyObject* self, const Given& given, const std::array<PyObject*, size>& names,
+       std::size_t required)
+      : cache(cache_handle(self)) {
+    if (!given.sort(names, required, &args)) {
+      throw py::type_error("wrong arguments; help() shows those of this method");
+    }
+  }
+  CacheEngine& engine() const { return *cache.engine; }
+  std::string_view key() const { return key_bytes(args[0]); }
+
+  CacheHandle& cache;
+  std::array<PyObject*, size> args{};
+};
+
+PyObject* get(PyObject* self, PyObject* const* args, Py_ssize_t n, PyObject* names) {
+  static const auto& known = *new auto(interned("key", "default"));
+  return guarded([&] {
+    const Call call(self, {args, n, names}, known, 1);
+    ValueBuffer value;
+    if (take(call.engine().get(call.key(), value, true))) {
+      return decode(value.codec, value.bytes()).release().ptr();
+    }
+    return Py_NewRef(call.args[1] != nullptr ? call.args[1] : Py_None);
+  });
+}
+
+PyObject* get_many(PyObject* self, PyObject* const* args, Py_ssize_t n, PyObject* names) {
+  static const auto& known = *new auto(interned("keys"));
+  return guarded([&] {
+    const Call call(self, {args, n, names}, known, 1);
+    py::dict found;
+    ValueBuffer value;
+    for (const py::handle key : py::reinterpret_borrow<py::iterable>(call.args[0])) {
+      if (!take(call.engine().get(key_bytes(key), value, true))) continue;
+      const py::object one = decode(value.codec, value.bytes());
+      if (PyDict_SetItem(found.ptr(), key.ptr(), one.ptr()) != 0) throw py::error_already_set();
+    }
+    return found.release().ptr();
+  });
+}
+
+template <StoreMode mode>
+PyObject* store(PyObject* self, PyObject* const* args, Py_ssize_t n, PyObject* names) {
+  static const auto& known = *new auto(interned("key", "value", "ttl"));
+  return guarded([&] {
+    const Call call(self, {args, n, names}, known, 3);
+    Encoded e;
+    encode(call.args[1], call.cache.pickle_all, &e);
+    return truth(take(call.engine().store(call.key(), e.value, expiry(call.args[2]), mode, 0)));
+  });
+}
+
+PyObject* erase(PyObject* self, PyObject* const* args, Py_ssize_t n, PyObject* names) {
+  static const auto& known = *new auto(interned("key"));
+  return guarded([&] {
+    const Call call(self, {args, n, names}, known, 1);
+    return truth(take(call.engine().erase(call.key())));
+  });
+}
+
+PyObject* contains(PyObject* self, PyObject* const* args, Py_ssize_t n, PyObject* names) {
+  static const auto& known = *new auto(interned("key"));
+  return guarded([&] {
+    const Call call(self, {args, n, names}, known, 1);
+    return truth(take(call.engine().contains(call.key())));
+  });
+}
+
+PyObject* touch(PyObject* self, PyObject* const* args, Py_ssize_t n, PyObject* names) {
+  static const auto& known = *new auto(interned("key", "ttl"));
+  return guarded([&] {
+    const Call call(self, {args, n, names}, known, 2);
+    return truth(take(call.engine().touch(call.key(), expiry(call.args[1]))));
+  });
+}
+
+// The sum; None when the key is missing, False when it isn't an int, True beyond 64 bits.
+PyObject* increment(PyObject* self, PyObject* const* args, Py_ssize_t n, PyObject* names) {
+  static const auto& known = *new auto(interned("key", "delta"));
+  return guarded([&] {
+    const Call call(self, {args, n, names}, known, 2);
+    const long long delta = PyLong_AsLongLong(call.args[1]);
+    if (delta == -1 && PyErr_Occurred() != nullptr) throw py::error_already_set();
+    std::int64_t sum = 0;
+    switch (take(call.engine().increment(call.key(), delta, &sum))) {
+      case IncrementResult::kDone:
+        return PyLong_FromLongLong(sum);
+      case IncrementResult::kMissing:
+        return Py_NewRef(Py_None);
+      case IncrementResult::kNotInteger:
+        return truth(false);
+      case IncrementResult::kOverflow:
+        break;
+    }
+    return truth(true);
+  });
+}
+
+PyMethodDef* hot_methods() {
+  static PyMethodDef all[] = {
+      fast_method("get", &get, "get($self, key, default=None)\n--\n\n"),
+      fast_method("get_many", &get_many, "get_many($self, keys)\n--\n\n"),
+      fast_method("set", &store<StoreMode::kSet>, "set($self, key, value, ttl)\n--\n\n"),
+      fast_method("add", &store<StoreMode::kAdd>, "add($self, key, value, ttl)\n--\n\n"),
+      fast_method("replace", &store<StoreMode::kReplace>,
+                  "replace($self, key, value, ttl)\n--\n\n"),
+      fast_method("delete", &erase, "delete($self, key)\n--\n\n"),
+      fast_method("touch", &touch, "touch($self, key, ttl)\n--\n\n"),
+      fast_method("contains", &contains, "contains($self, key)\n--\n\n"),
+      fast_method("increment", &increment, "increment($self, key, delta)\n--\n\n"),
+      {nullptr, nullptr, 0, nullptr},
+  };
+  return all;
+}
+
+// For tests of the codec alone: (number of the codec, bytes), and back.
+py::tuple encode_value(py::handle value) {
+  Encoded e;
+  encode(value, false, &e);
+  return py::make_tuple(static_cast<int>(e.value.codec),
+                        py::bytes(e.value.bytes.data(), e.value.bytes.size()));
+}
+
+py::object decode_value(std::uint8_t codec, const py::bytes& data) {
+  return decode(static_cast<Codec>(codec), std::string_view(data));
+}
+
 }  // namespace
 
 void register_cache(py::module_& m) {
-  py::class_<CacheHandle>(m, "Cache")
-      .def("get", &get, py::arg("key"), py::arg("default") = py::none())
-      .def("get_versioned", &get_versioned, py::arg("key"))
-      .def("get_many", &get_many, py::arg("keys"))
-      .def("set", &store<StoreMode::kSet>, py::arg("key"), py::arg("value"), py::arg("ttl"))
-      .def("add", &store<StoreMode::kAdd>, py::arg("key"), py::arg("value"), py::arg("ttl"))
-      .def("replace", &store<StoreMode::kReplace>, py::arg("key"), py::arg("value"), py::arg("ttl"))
+  py::class_<CacheHandle> type(m, "Cache");
+  add_methods(reinterpret_cast<PyTypeObject*>(type.ptr()), hot_methods());
+  m.def("encode_value", &encode_value, py::arg("value"));
+  m.def("decode_value", &decode_value, py::arg("codec"), py::arg("data"));
+  type.def("get_versioned", &get_versioned, py::arg("key"))
       .def("compare_and_set", &compare_and_set, py::arg("key"), py::arg("version"),
            py::arg("value"), py::arg("ttl"))
-      .def(
-          "delete",
-          [](CacheHandle& c, py::handle key) { return take(c.engine->erase(key_bytes(key))); },
-          py::arg("key"))
-      .def(
-          "touch",
-          [](CacheHandle& c, py::handle key, py::handle ttl) {
-            return take(c.engine->touch(key_bytes(key), expiry(ttl)));
-          },
-          py::arg("key"), py::arg("ttl"))
-      .def(
-          "contains",
-          [](CacheHandle& c, py::handle key) { return take(c.engine->contains(key_bytes(key))); },
-          py::arg("key"))
-      .def("increment", &increment, py::arg("key"), py::arg("delta"))
       .def("ttl", &ttl, py::arg("key"))
       .def("clear", [](CacheHandle& c) { check(c.engine->clear()); })
       .def(

@@ -8,6 +8,7 @@ namespace celeriac::bindings {
 void register_errors(pybind11::module_& m);
 void register_blocking(pybind11::module_& m);
 void register_cache(pybind11::module_& m);
+void register_django(pybind11::module_& m);
 void register_queue(pybind11::module_& m);
 void register_store(pybind11::module_& m);
 

@@ -2,7 +2,12 @@
 
 #include <cmath>
 #include <cstring>
+#include <new>
 
+#include "bindings/codec_decode.hpp"
+#include "bindings/codec_encode.hpp"
+#include "bindings/codec_format.hpp"
+#include "bindings/codec_types.hpp"
 #include "bindings/entries.hpp"
 #include "bindings/errors.hpp"
 #include "platform/clock.hpp"
@@ -33,47 +38,57 @@ void encode_pickle(py::handle object, Encoded* to) {
                {PyBytes_AS_STRING(data), static_cast<std::size_t>(PyBytes_GET_SIZE(data))}};
 }
 
-void encode_int(py::handle object, Encoded* to) {
+void encode_int(PyObject* o, Encoded* to) {
   int overflow = 0;
-  const long long small = PyLong_AsLongLongAndOverflow(object.ptr(), &overflow);
+  const long long small = PyLong_AsLongLongAndOverflow(o, &overflow);
   if (overflow == 0) {
     const auto word = static_cast<std::int64_t>(small);
     std::memcpy(to->own, &word, sizeof word);
     to->value = {Codec::kInt, {to->own, sizeof word}};
     return;
   }
-  const auto bits = object.attr("bit_length")().cast<std::size_t>();
-  to->keep = object.attr("to_bytes")(bits / 8 + 1, "little", py::arg("signed") = true);
-  to->value = {Codec::kBigInt, to->keep.cast<std::string_view>()};
+  const std::size_t n = int_size(o);
+  if (n == 0) throw py::error_already_set();
+  if (!to->buffer.reserve(n)) throw std::bad_alloc();
+  if (!int_to_bytes(o, to->buffer.end(), n, true)) throw py::error_already_set();
+  to->buffer.add(n);
+  to->value = {Codec::kBigInt, to->buffer.bytes()};
+}
+
+// The text's UTF-8, without a copy where it has one; false for lone surrogates, which have none.
+bool encode_text(PyObject* o, Encoded* to) {
+  Py_ssize_t n = 0;
+  const char* utf8 = PyUnicode_AsUTF8AndSize(o, &n);
+  if (utf8 == nullptr) {
+    PyErr_Clear();
+    return false;
+  }
+  to->value = {Codec::kStr, {utf8, static_cast<std::size_t>(n)}};
+  return true;
 }
 
 }  // namespace
 
 void encode(py::handle object, bool pickle_all, Encoded* to) {
   PyObject* o = object.ptr();
-  if (encode_named(object, to)) return;
-  if (PyLong_CheckExact(o)) {
-    encode_int(object, to);  // whatever the serializer: incr() works on it
+  const PyTypeObject* type = Py_TYPE(o);
+  if (type == &PyLong_Type) {
+    encode_int(o, to);  // whatever the serializer: incr() works on it
+  } else if (encode_named(object, to)) {
+    return;
   } else if (pickle_all) {
     encode_pickle(object, to);
-  } else if (o == Py_None) {
-    to->value = {Codec::kNone, {}};
-  } else if (o == Py_True || o == Py_False) {
-    to->value = {o == Py_True ? Codec::kTrue : Codec::kFalse, {}};
-  } else if (PyBytes_CheckExact(o)) {
-    to->keep = py::reinterpret_borrow<py::object>(object);
+  } else if (type == &PyBytes_Type) {
     to->value = {Codec::kBytes,
                  {PyBytes_AS_STRING(o), static_cast<std::size_t>(PyBytes_GET_SIZE(o))}};
-  } else if (PyUnicode_CheckExact(o)) {
-    Py_ssize_t n = 0;
-    const char* utf8 = PyUnicode_AsUTF8AndSize(o, &n);
-    if (utf8 == nullptr) {  // lone surrogates: pickle knows how
-      PyErr_Clear();
-      encode_pickle(object, to);
-      return;
-    }
-    to->keep = py::reinterpret_borrow<py::object>(object);
-    to->value = {Codec::kStr, {utf8, static_cast<std::size_t>(n)}};
+  } else if (type == &PyUnicode_Type && encode_text(o, to)) {
+    return;
+  } else if (o == Py_None) {
+    to->value = {Codec::kNone, {}};
+  } else if (type == &PyBool_Type) {
+    to->value = {o == Py_True ? Codec::kTrue : Codec::kFalse, {}};
+  } else if (encode_native(o, &to->buffer)) {
+    to->value = {kNativeCodec, to->buffer.bytes()};
   } else {
     encode_pickle(object, to);
   }
@@ -81,42 +96,36 @@ void encode(py::handle object, bool pickle_all, Encoded* to) {
 
 py::object decode(Codec codec, std::string_view bytes) {
   const auto n = static_cast<Py_ssize_t>(bytes.size());
-  switch (codec) {
-    case Codec::kNone:
-      return py::none();
-    case Codec::kTrue:
-      return py::bool_(true);
-    case Codec::kFalse:
-      return py::bool_(false);
-    case Codec::kInt: {
-      std::int64_t word = 0;
-      if (bytes.size() == sizeof word) std::memcpy(&word, bytes.data(), sizeof word);
-      return py::int_(word);
-    }
-    case Codec::kBigInt:
-      return py::module_::import("builtins")
-          .attr("int")
-          .attr("from_bytes")(py::bytes(bytes.data(), bytes.size()), "little",
-                              py::arg("signed") = true);
-    case Codec::kStr: {
-      PyObject* s = PyUnicode_DecodeUTF8(bytes.data(), n, nullptr);
-      if (s == nullptr) raise_serialization("can't read", py::handle());
-      return py::reinterpret_steal<py::object>(s);
-    }
-    case Codec::kBytes:
-      return py::bytes(bytes.data(), bytes.size());
-    case Codec::kNamed:
-      return decode_named(bytes);
-    case Codec::kPickle:
-      break;
+  PyObject* made = nullptr;
+  if (codec == Codec::kInt) {
+    std::int64_t word = 0;
+    if (bytes.size() == sizeof word) std::memcpy(&word, bytes.data(), sizeof word);
+    made = PyLong_FromLongLong(word);
+  } else if (codec == kNativeCodec) {
+    made = decode_native(bytes);
+  } else if (codec == Codec::kBytes) {
+    made = PyBytes_FromStringAndSize(bytes.data(), n);
+  } else if (codec == Codec::kStr) {
+    made = PyUnicode_DecodeUTF8(bytes.data(), n, nullptr);
+  } else if (codec == Codec::kNone || codec == Codec::kTrue || codec == Codec::kFalse) {
+    made = Py_NewRef(codec == Codec::kNone ? Py_None : codec == Codec::kTrue ? Py_True : Py_False);
+  } else if (codec == Codec::kBigInt) {
+    made = int_from_bytes(bytes.data(), bytes.size(), true);
+  } else if (codec == Codec::kNamed) {
+    made = decode_named(bytes).release().ptr();
+  } else if (codec == Codec::kPickle) {
+    PyObject* data = PyBytes_FromStringAndSize(bytes.data(), n);
+    if (data != nullptr) made = PyObject_CallOneArg(pickle_function("loads").ptr(), data);
+    Py_XDECREF(data);
+  } else {
+    PyErr_Format(PyExc_ValueError, "it was written with the unknown serializer %d",
+                 static_cast<int>(codec));
   }
-  try {
-    return pickle_function("loads")(py::bytes(bytes.data(), bytes.size()));
-  } catch (py::error_already_set& e) {
-    if (!e.matches(PyExc_Exception)) throw;
-    e.restore();
-    raise_serialization("can't unpickle", py::handle());
+  if (made == nullptr) {
+    if (PyErr_ExceptionMatches(PyExc_Exception) == 0) throw py::error_already_set();
+    raise_serialization(codec == Codec::kPickle ? "can't unpickle" : "can't read", py::handle());
   }
+  return py::reinterpret_steal<py::object>(made);
 }
 
 std::string_view key_bytes(py::handle key) {

@@ -1,5 +1,5 @@
-// Python objects <-> stored values: None, bool, int, str and bytes in a form of their own, all
-// else pickled.
+// Python objects <-> stored values: None, bool, int, str and bytes each have a codec of their own,
+// other plain data has the native one (codec_format.hpp), all else is pickled.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -7,18 +7,21 @@
 #include <string>
 #include <string_view>
 
+#include "bindings/codec_buffer.hpp"
 #include "store/value.hpp"
 
 namespace celeriac::bindings {
 
-// An encoded value; its view leads into the Python object or into `own`. Keep both alive.
+// An encoded value; its view leads into the object that was encoded, or into the other members.
 struct Encoded {
   Value value;
   pybind11::object keep;
-  char own[8] = {};
+  Buffer buffer;
+  char own[8];
 };
 
 // `pickle_all`: also what has a form of its own, ints excepted. Raises SerializationError.
+// REQUIRES: the caller holds the object as long as it uses `to`.
 void encode(pybind11::handle object, bool pickle_all, Encoded* to);
 // Raises SerializationError when the bytes can't be read back.
 pybind11::object decode(Codec codec, std::string_view bytes);

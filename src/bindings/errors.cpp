@@ -123,6 +123,8 @@ void register_errors(py::module_& m) {
   }
 }
 
+py::handle celeriac_error() { return g_kinds[kBase].type; }
+
 void raise(const Status& status) {
   if (status.code() == Code::kInterrupted && PyErr_Occurred() != nullptr) {
     throw py::error_already_set();  // what the signal handler raised

@@ -9,6 +9,9 @@ namespace celeriac::bindings {
 
 void register_errors(pybind11::module_& m);
 
+// The base of all of them.
+pybind11::handle celeriac_error();
+
 // Throws the Python exception for a failed Status. REQUIRES: the interpreter lock.
 [[noreturn]] void raise(const Status& status);
 // Throws SerializationError with the current Python error as its cause.

@@ -14,6 +14,14 @@ struct CacheHandle {
   bool pickle_all = false;
 };
 
+// That of a `_core.Cache`. REQUIRES: `self` is one, or of a subclass.
+inline CacheHandle& cache_handle(PyObject* self) {
+  auto* instance = reinterpret_cast<pybind11::detail::instance*>(self);
+  void* held = instance->simple_layout ? instance->simple_value_holder[0] : nullptr;
+  if (held == nullptr) throw pybind11::type_error("this Cache wasn't made by Store.cache()");
+  return *static_cast<CacheHandle*>(held);
+}
+
 struct QueueHandle {
   std::unique_ptr<QueueEngine> engine;
 };

@@ -36,6 +36,7 @@ CPP_LAYERS = {
 CPP_FOREIGN = {
     "boost/lockfree/": ("arena", "queue", "engine"),
     "cxxabi.h": ("bindings",),  # the C++ runtime's: how CPython ends a thread
+    "datetime.h": ("bindings",),  # CPython's: its datetime objects
     "hiredis/": ("engine",),
     "pybind11/": ("bindings",),
 }

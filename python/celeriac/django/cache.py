@@ -1,6 +1,7 @@
 """The Django cache backend: `"BACKEND": "celeriac.django.cache.CeleriacCache"`.
 
-`CeleriacCache` is what settings name. Its calls are in `sync.py`, and their async twins here. The
+`CeleriacCache` is what settings name. Its calls are in `sync.py`, and their async twins here; the
+hot ones are done in C++ where settings are the usual ones (`src/bindings/bind_django.cpp`). The
 settings of an alias are read in `options.py`; `location.py` holds what the aliases of one LOCATION
 share in a process; `keys.py` has Django's warning about keys.
 """
@@ -10,15 +11,24 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from asgiref.sync import iscoroutinefunction, sync_to_async
 from django.core.cache.backends.base import DEFAULT_TIMEOUT
 from django.core.exceptions import SynchronousOnlyOperation
 
+from celeriac import _core
 from celeriac.errors import SerializationError
 
 from .sync import SyncCache
+
+if TYPE_CHECKING:
+    _Calls = SyncCache
+else:
+
+    class _Calls(_core.DjangoCalls, SyncCache):
+        """The calls of SyncCache, the hot ones natively where that makes no difference."""
+
 
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
@@ -42,7 +52,7 @@ async def _here_or_in_thread(
         return result
 
 
-class CeleriacCache(SyncCache):
+class CeleriacCache(_Calls):
     """Django's cache API on a celeriac store that all processes of the host share.
 
     LOCATION is the URL of the store. All aliases with one LOCATION share one cache, in which

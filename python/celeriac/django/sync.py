@@ -18,7 +18,7 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache
+from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache, default_key_func
 from django.core.exceptions import SynchronousOnlyOperation
 
 import celeriac
@@ -122,6 +122,37 @@ class SyncCache(BaseCache):
             entries.clear()
         else:
             entries.cull(max(0, count // self._cull_frequency))
+
+    def _native_state(self) -> tuple[Any, ...] | bool | None:
+        """What `_core.DjangoCalls` needs to do a call without us; its source says how it is used.
+
+        None: not connected yet. False: not with these attributes, for keys aren't made as Django
+        makes them by default, all of them would bring a warning, entries are counted, or values
+        are written by another serializer or compressor.
+        """
+        entries = self.__dict__.get("_entries")
+        if entries is None:
+            return None
+        head = f"{self.key_prefix}:", f"{self.version}:"
+        if (
+            type(entries) is not celeriac.Cache
+            or entries.max_entries is not None
+            or self._max_entries is not None
+            or not entries.is_plain
+            or self.key_func is not default_key_func
+            or not keys.is_plain("".join(head))
+            or any(getattr(getattr(self, name), "__func__", 0) is not own for name, own in _OWN)
+        ):
+            return False
+        return entries._core, *head, self.default_timeout, DEFAULT_TIMEOUT
+
+    def _open_packed(self, full: str, entry: Any, default: Any) -> Any:
+        """For `_core.DjangoCalls`: the value of an entry that has more in it than a value."""
+        try:
+            return self._entries.opened(full, entry, default)
+        except CeleriacError as error:
+            self._tolerate(error)
+            return default
 
     # ---- Django's calls, one key each
 
@@ -381,3 +412,12 @@ class SyncCache(BaseCache):
     def pexpire_at(self, key: str, when: float | datetime, version: Any = None) -> bool:
         """Let a key expire at a datetime or Unix time in milliseconds; else as `expire_at`."""
         return self.expire_at(key, when if isinstance(when, datetime) else when / 1000, version)
+
+
+_OWN = (
+    ("make_key", BaseCache.make_key),
+    ("make_and_validate_key", BaseCache.make_and_validate_key),
+    ("validate_key", SyncCache.validate_key),
+    ("get_backend_timeout", SyncCache.get_backend_timeout),
+)
+"""The methods that the native calls stand in for: with another of these they can't be used."""

@@ -1,0 +1,510 @@
+// DjangoCalls: the calls of the Django backend that a page makes a hundred times, from the caller's
+// line to the engine without a line of Python in between.
+//
+// A class puts DjangoCalls before the class that has the same calls in Python (its *next* class in
+// method resolution order), which are the specification: each call here either does exactly what
+// the next class's does, or does nothing and hands its arguments on to it.
+//
+// A call is handed on, whole and as it came, when
+//   - the object isn't ready: its state (below) couldn't be had;
+//   - the key isn't a str, or the key made of it would have Django warn: longer than 250
+//     characters, or with a character up to the space, or DEL;
+//   - a version isn't the object's own (another has another cache), a timeout isn't a number above
+//     zero, None or the default;
+//   - an argument has a name that is not known here;
+//   - an entry is there that Python packed (Codec::kNamed), or may be, where that matters;
+//   - the store or the codec says no: what happens then (a miss, an error, the old value goes) is
+//     Python's to decide. The next class then does the call once more from the start, which is
+//     right because nothing was done: an engine's call that fails has changed nothing.
+//
+// The state is what the object's _native_state() gives: the cache, what stands before a key
+// ("prefix:", and "1:" for the version), the default timeout. It says None while there is no state
+// yet, and False when there never will be with these attributes: another key function, a subclass
+// with a make_key() of its own, a bound on entries. The state, or the False, holds until any
+// attribute of the object is set (__setattr__ is watched; the key function is swapped that way), or
+// any attribute of its class or of a base changes (CPython then changes the class's version tag),
+// or a call fails.
+#include <charconv>
+#include <cmath>
+#include <cstring>
+
+#include "bindings/bindings.hpp"
+#include "bindings/codec.hpp"
+#include "bindings/codec_text.hpp"
+#include "bindings/errors.hpp"
+#include "bindings/fastcall.hpp"
+#include "bindings/handles.hpp"
+
+namespace py = pybind11;
+
+namespace celeriac::bindings {
+namespace {
+
+constexpr std::size_t kMaxCharacters = 250;                 // Django's MEMCACHE_MAX_KEY_LENGTH
+constexpr std::size_t kMaxBytes = 4 * kMaxCharacters + 64;  // as UTF-8, and room for a version
+
+enum class Ready : unsigned char { kUnknown, kYes, kNever };
+
+struct DjangoCalls {
+  PyObject_HEAD Ready ready;
+  unsigned class_version;
+  PyObject* cache;     // _core.Cache
+  PyObject* standard;  // Django's DEFAULT_TIMEOUT, a value that stands for "not given"
+  double timeout;      // infinite: never
+  std::size_t prefix_size, prefix_characters, head_size, head_characters;
+  char head[kMaxBytes];  // "prefix:version:"
+};
+
+PyTypeObject* g_type = nullptr;
+CacheHandle* handle_of(const DjangoCalls& o) { return &cache_handle(o.cache); }
+
+DjangoCalls& calls(PyObject* self) { return *reinterpret_cast<DjangoCalls*>(self); }
+
+// Zero when CPython has given the class none; then nothing is known of its changes.
+unsigned class_version(PyObject* self) {
+  const PyTypeObject* type = Py_TYPE(self);
+#ifdef Py_TPFLAGS_VALID_VERSION_TAG
+  if (PyType_HasFeature(Py_TYPE(self), Py_TPFLAGS_VALID_VERSION_TAG) == 0) return 0;
+#endif
+  return type->tp_version_tag;
+}
+
+// ------------------------------------------------------------------------------- the state
+
+bool copy_head(DjangoCalls& o, PyObject* prefix, PyObject* version) {
+  Py_ssize_t prefix_size = 0;
+  Py_ssize_t version_size = 0;
+  const char* before = PyUnicode_AsUTF8AndSize(prefix, &prefix_size);
+  const char* after = before == nullptr ? nullptr : PyUnicode_AsUTF8AndSize(version, &version_size);
+  if (after == nullptr) throw py::error_already_set();
+  o.prefix_size = static_cast<std::size_t>(prefix_size);
+  o.head_size = o.prefix_size + static_cast<std::size_t>(version_size);
+  o.prefix_characters = static_cast<std::size_t>(PyUnicode_GET_LENGTH(prefix));
+  o.head_characters =
+      static_cast<std::size_t>(PyUnicode_GET_LENGTH(prefix) + PyUnicode_GET_LENGTH(version));
+  if (o.head_characters > kMaxCharacters) return false;
+  std::memcpy(o.head, before, o.prefix_size);
+  std::memcpy(o.head + o.prefix_size, after, static_cast<std::size_t>(version_size));
+  return true;
+}
+
+// Asks the object for its state.
+Ready ask(PyObject* self) {
+  const py::object state =
+      py::reinterpret_steal<py::object>(PyObject_CallMethod(self, "_native_state", nullptr));
+  if (!state) throw py::error_already_set();
+  DjangoCalls& o = calls(self);
+  o.class_version = class_version(self);
+  if (state.is_none() || o.class_version == 0) return Ready::kUnknown;
+  if (state.ptr() == Py_False) return Ready::kNever;
+  const auto parts = state.cast<py::tuple>();
+  if (parts.size() != 5 || !py::isinstance<CacheHandle>(parts[0])) {
+    throw py::type_error("_native_state() gives a _core.Cache and four values more");
+  }
+  Py_XSETREF(o.cache, Py_NewRef(parts[0].ptr()));
+  o.timeout = parts[3].is_none() ? INFINITY : parts[3].cast<double>();
+  Py_XSETREF(o.standard, Py_NewRef(parts[4].ptr()));
+  const bool fits = copy_head(o, py::str(parts[1]).ptr(), py::str(parts[2]).ptr());
+  return fits && o.timeout > 0 ? Ready::kYes : Ready::kNever;
+}
+
+bool is_ready(PyObject* self) {
+  DjangoCalls& o = calls(self);
+  if (o.ready == Ready::kUnknown || o.class_version != class_version(self)) o.ready = ask(self);
+  return o.ready == Ready::kYes;
+}
+
+// ------------------------------------------------------------------------------- arguments
+
+// Copies n bytes; false when one of them makes Django warn.
+bool copy_plain(char* to, const char* from, std::size_t n) {
+  constexpr std::uint64_t kOnes = 0x0101010101010101ULL;
+  std::uint64_t wrong = 0;
+  const auto look = [&](std::uint64_t w) {
+    const std::uint64_t is_del = w ^ kOnes * 0x7F;
+    wrong |= (w - kOnes * 0x21) & ~w;     // a byte below 0x21
+    wrong |= (is_del - kOnes) & ~is_del;  // a byte that is zero now
+  };
+  std::uint64_t w = 0;
+  for (; n >= 8; to += 8, from += 8, n -= 8) {
+    std::memcpy(&w, from, 8);
+    std::memcpy(to, &w, 8);
+    look(w);
+  }
+  if (n > 0) {
+    w = kOnes * 'a';
+    std::memcpy(&w, from, n);
+    std::memcpy(to, &w, n);
+    look(w);
+  }
+  return (wrong & kOnes * 0x80) == 0;
+}
+
+// The key in the store, made as Django's default_key_func() makes it.
+class FullKey {
+ public:
+  // False when this isn't for us. `version`: nullptr or None means the object's own.
+  bool make(const DjangoCalls& o, PyObject* key, PyObject* version) {
+    std::size_t characters = o.head_characters;
+    size_ = o.head_size;
+    std::memcpy(bytes_, o.head, o.head_size);
+    if (version != nullptr && version != Py_None && !put_version(o, version, &characters)) {
+      return false;
+    }
+    if (!PyUnicode_CheckExact(key)) return false;
+#if PY_VERSION_HEX < 0x030C0000
+    if (PyUnicode_READY(key) != 0) {
+      PyErr_Clear();
+      return false;
+    }
+#endif
+    characters += static_cast<std::size_t>(PyUnicode_GET_LENGTH(key));
+    if (characters > kMaxCharacters) return false;
+    std::size_t n = 0;
+    if (PyUnicode_IS_COMPACT_ASCII(key)) {
+      n = static_cast<std::size_t>(PyUnicode_GET_LENGTH(key));
+      if (!copy_plain(bytes_ + size_, reinterpret_cast<char*>(PyUnicode_1BYTE_DATA(key)), n)) {
+        return false;
+      }
+    } else {
+      char text[4 * kMaxCharacters];
+      n = utf8_of(key, text);
+      if (n == 0 || !copy_plain(bytes_ + size_, text, n)) return false;
+    }
+    size_ += n;
+    return true;
+  }
+
+  std::string_view view() const { return {bytes_, size_}; }
+
+ private:
+  bool put_version(const DjangoCalls& o, PyObject* version, std::size_t* characters) {
+    if (!PyLong_CheckExact(version)) return false;
+    int overflow = 0;
+    const long long number = PyLong_AsLongLongAndOverflow(version, &overflow);
+    if (overflow != 0) return false;
+    char* const begin = bytes_ + o.prefix_size;
+    char* end = std::to_chars(begin, begin + 24, number).ptr;
+    *end++ = ':';
+    const auto new_size = static_cast<std::size_t>(end - bytes_);
+    *characters = o.prefix_characters + new_size - o.prefix_size;
+    size_ = new_size;
+    return new_size == o.head_size && std::memcmp(bytes_, o.head, new_size) == 0;
+  }
+
+  std::size_t size_ = 0;
+  char bytes_[kMaxBytes];
+};
+
+// False when this isn't for us.
+bool expires_at(const DjangoCalls& o, PyObject* timeout, std::uint64_t* at) {
+  double seconds = o.timeout;
+  if (timeout == Py_None) {
+    seconds = INFINITY;
+  } else if (timeout != nullptr && timeout != o.standard) {
+    if (!PyLong_CheckExact(timeout) && !PyFloat_CheckExact(timeout)) return false;
+    seconds = PyFloat_AsDouble(timeout);
+    if (seconds == -1 && PyErr_Occurred() != nullptr) PyErr_Clear();
+    if (!(seconds > 0)) return false;
+  }
+  *at = std::isinf(seconds) ? kNever : deadline_after(seconds);
+  return true;
+}
+
+// ------------------------------------------------------------------------------- calling
+
+PyObject* hand_on(PyObject* self, const char* name, const Given& given) {
+  PyObject* next = PyObject_CallFunctionObjArgs(reinterpret_cast<PyObject*>(&PySuper_Type),
+                                                reinterpret_cast<PyObject*>(g_type), self, nullptr);
+  if (next == nullptr) return nullptr;
+  PyObject* call = PyObject_GetAttrString(next, name);
+  Py_DECREF(next);
+  if (call == nullptr) return nullptr;
+  PyObject* result =
+      PyObject_Vectorcall(call, given.args, static_cast<std::size_t>(given.n), given.names);
+  Py_DECREF(call);
+  return result;
+}
+
+PyObject* truth(bool value) { return Py_NewRef(value ? Py_True : Py_False); }
+
+// Nothing, because the store has failed: the call is handed on, and the state asked for anew.
+PyObject* failed(PyObject* self) {
+  calls(self).ready = Ready::kUnknown;
+  return nullptr;
+}
+
+template <class T>
+PyObject* truth(PyObject* self, const Result<T>& result) {
+  return result ? truth(result.value()) : failed(self);
+}
+
+// Does the call here, or hands it on when `fast` gives nothing. The cache is held meanwhile:
+// pickled values run code, which may change the state.
+template <std::size_t size, class Fast>
+PyObject* attempt(PyObject* self, const char* name, const Given& given,
+                  const std::array<PyObject*, size>& known, std::size_t required,
+                  const Fast& fast) {
+  return guarded([&] {
+    std::array<PyObject*, size> args{};
+    if (is_ready(self) && given.sort(known, required, &args)) {
+      const DjangoCalls& o = calls(self);
+      const auto held = py::reinterpret_borrow<py::object>(o.cache);
+      try {
+        PyObject* done = fast(o, *handle_of(o), args);
+        if (done != nullptr || PyErr_Occurred() != nullptr) return done;
+      } catch (py::error_already_set& e) {
+        if (!e.matches(celeriac_error())) throw;
+        failed(self);
+      }
+    }
+    return hand_on(self, name, given);
+  });
+}
+
+// The value of an entry with more than a value in it, or the default: Python's to say.
+PyObject* open_packed(PyObject* self, std::string_view key, const ValueBuffer& value,
+                      PyObject* otherwise) {
+  const py::str name(key.data(), key.size());
+  const py::object entry = decode(value.codec, value.bytes());
+  return PyObject_CallMethod(self, "_open_packed", "OOO", name.ptr(), entry.ptr(),
+                             otherwise != nullptr ? otherwise : Py_None);
+}
+
+using Arguments4 = std::array<PyObject*, 4>;
+using Arguments3 = std::array<PyObject*, 3>;
+using Arguments2 = std::array<PyObject*, 2>;
+
+PyObject* get(PyObject* self, PyObject* const* args, Py_ssize_t n, PyObject* names) {
+  static const auto& known = *new auto(interned("key", "default", "version"));
+  return attempt(self, "get", {args, n, names}, known, 1,
+                 [&](const DjangoCalls& o, CacheHandle& cache, const Arguments3& a) -> PyObject* {
+                   FullKey key;
+                   if (!key.make(o, a[0], a[2])) return nullptr;
+                   ValueBuffer value;
+                   const Result<bool> found = cache.engine->get(key.view(), value, true);
+                   if (!found) return failed(self);
+                   if (found.value() && value.codec == Codec::kNamed) {
+                     return open_packed(self, key.view(), value, a[1]);
+                   }
+                   if (found.value()) return decode(value.codec, value.bytes()).release().ptr();
+                   return Py_NewRef(a[1] != nullptr ? a[1] : Py_None);
+                 });
+}
+
+template <StoreMode mode>
+PyObject* store(PyObject* self, PyObject* const* args, Py_ssize_t n, PyObject* names) {
+  static const auto& known = *new auto(interned("key", "value", "timeout", "version"));
+  return attempt(self, mode == StoreMode::kSet ? "set" : "add", {args, n, names}, known, 2,
+                 [&](const DjangoCalls& o, CacheHandle& cache, const Arguments4& a) -> PyObject* {
+                   FullKey key;
+                   std::uint64_t expires = 0;
+                   if (!key.make(o, a[0], a[3]) || !expires_at(o, a[2], &expires)) return nullptr;
+                   Encoded e;
+                   encode(a[1], cache.pickle_all, &e);
+                   const Result<bool> stored =
+                       cache.engine->store(key.view(), e.value, expires, mode, 0);
+                   if (mode == StoreMode::kAdd && stored && !stored.value()) return nullptr;
+                   return truth(self, stored);
+                 });
+}
+
+PyObject* touch(PyObject* self, PyObject* const* args, Py_ssize_t n, PyObject* names) {
+  static const auto& known = *new auto(interned("key", "timeout", "version"));
+  return attempt(self, "touch", {args, n, names}, known, 1,
+                 [&](const DjangoCalls& o, CacheHandle& cache, const Arguments3& a) -> PyObject* {
+                   FullKey key;
+                   std::uint64_t expires = 0;
+                   if (!key.make(o, a[0], a[2]) || !expires_at(o, a[1], &expires)) return nullptr;
+                   return truth(self, cache.engine->touch(key.view(), expires));
+                 });
+}
+
+PyObject* erase(PyObject* self, PyObject* const* args, Py_ssize_t n, PyObject* names) {
+  static const auto& known = *new auto(interned("key", "version"));
+  return attempt(self, "delete", {args, n, names}, known, 1,
+                 [&](const DjangoCalls& o, CacheHandle& cache, const Arguments2& a) -> PyObject* {
+                   FullKey key;
+                   if (!key.make(o, a[0], a[1])) return nullptr;
+                   return truth(self, cache.engine->erase(key.view()));
+                 });
+}
+
+PyObject* has_key(PyObject* self, PyObject* const* args, Py_ssize_t n, PyObject* names) {
+  static const auto& known = *new auto(interned("key", "version"));
+  return attempt(self, "has_key", {args, n, names}, known, 1,
+                 [&](const DjangoCalls& o, CacheHandle& cache, const Arguments2& a) -> PyObject* {
+                   FullKey key;
+                   if (!key.make(o, a[0], a[1])) return nullptr;
+                   const Result<bool> there = cache.engine->contains(key.view());
+                   return there && there.value() ? nullptr : truth(self, there);
+                 });
+}
+
+// Missing keys, and sums beyond 64 bits, are handed on.
+PyObject* incr(PyObject* self, PyObject* const* args, Py_ssize_t n, PyObject* names) {
+  static const auto& known = *new auto(interned("key", "delta", "version"));
+  return attempt(self, "incr", {args, n, names}, known, 1,
+                 [&](const DjangoCalls& o, CacheHandle& cache, const Arguments3& a) -> PyObject* {
+                   FullKey key;
+                   int overflow = 0;
+                   long long delta = 1;
+                   if (a[1] != nullptr) {
+                     if (!PyLong_CheckExact(a[1])) return nullptr;
+                     delta = PyLong_AsLongLongAndOverflow(a[1], &overflow);
+                   }
+                   if (overflow != 0 || !key.make(o, a[0], a[2])) return nullptr;
+                   std::int64_t sum = 0;
+                   const auto result = cache.engine->increment(key.view(), delta, &sum);
+                   if (!result) return failed(self);
+                   if (result.value() != IncrementResult::kDone) return nullptr;
+                   return PyLong_FromLongLong(sum);
+                 });
+}
+
+// ------------------------------------------------------------------------------- many keys
+
+// All or nothing: one key that isn't for us, and the whole call is handed on.
+PyObject* get_many(PyObject* self, PyObject* const* args, Py_ssize_t n, PyObject* names) {
+  static const auto& known = *new auto(interned("keys", "version"));
+  return attempt(self, "get_many", {args, n, names}, known, 1,
+                 [&](const DjangoCalls& o, CacheHandle& cache, const Arguments2& a) -> PyObject* {
+                   // Others may be iterators, which can't be handed on once they were used.
+                   if (!PyList_CheckExact(a[0]) && !PyTuple_CheckExact(a[0])) return nullptr;
+                   const auto all = py::reinterpret_steal<py::object>(PySequence_Tuple(a[0]));
+                   if (!all) throw py::error_already_set();
+                   py::dict found;
+                   FullKey full;
+                   ValueBuffer value;
+                   for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(all.ptr()); ++i) {
+                     PyObject* key = PyTuple_GET_ITEM(all.ptr(), i);
+                     if (!full.make(o, key, a[1])) return nullptr;
+                     const Result<bool> there = cache.engine->get(full.view(), value, true);
+                     if (!there) return failed(self);
+                     if (!there.value()) continue;
+                     if (value.codec == Codec::kNamed) return nullptr;
+                     const py::object one = decode(value.codec, value.bytes());
+                     if (PyDict_SetItem(found.ptr(), key, one.ptr()) != 0) return nullptr;
+                   }
+                   return found.release().ptr();
+                 });
+}
+
+// As get_many. What was stored before a key that isn't for us is stored once more.
+PyObject* set_many(PyObject* self, PyObject* const* args, Py_ssize_t n, PyObject* names) {
+  static const auto& known = *new auto(interned("data", "timeout", "version"));
+  return attempt(self, "set_many", {args, n, names}, known, 1,
+                 [&](const DjangoCalls& o, CacheHandle& cache, const Arguments3& a) -> PyObject* {
+                   std::uint64_t expires = 0;
+                   if (!PyDict_CheckExact(a[0]) || !expires_at(o, a[1], &expires)) return nullptr;
+                   const auto all = py::reinterpret_steal<py::object>(PyDict_Copy(a[0]));
+                   if (!all) throw py::error_already_set();
+                   FullKey full;
+                   Py_ssize_t at = 0;
+                   PyObject* key = nullptr;
+                   PyObject* value = nullptr;
+                   while (PyDict_Next(all.ptr(), &at, &key, &value) != 0) {
+                     if (!full.make(o, key, a[2])) return nullptr;
+                     Encoded e;
+                     encode(value, cache.pickle_all, &e);
+                     const Result<bool> stored =
+                         cache.engine->store(full.view(), e.value, expires, StoreMode::kSet, 0);
+                     if (!stored) return failed(self);
+                   }
+                   return PyList_New(0);
+                 });
+}
+
+PyMethodDef* methods() {
+  static PyMethodDef all[] = {
+      fast_method("get", &get,
+                  "get($self, key, default=None, version=None)\n--\n\n"
+                  "The value of a key, or `default`. A stored None is a value."),
+      fast_method("set", &store<StoreMode::kSet>,
+                  "set($self, key, value, timeout=..., version=None, *, nx=False, xx=False)\n"
+                  "--\n\n"
+                  "Store a value, and say whether it was stored.\n\n"
+                  "With `nx` only if the key is missing, with `xx` only if it is there. A value "
+                  "that the store\ncan't hold removes the old one, then raises ValueTooLarge or "
+                  "NotEnoughMemory."),
+      fast_method("add", &store<StoreMode::kAdd>,
+                  "add($self, key, value, timeout=..., version=None)\n--\n\n"
+                  "Store a value if the key is missing, in one step; True if it was missing."),
+      fast_method("touch", &touch,
+                  "touch($self, key, timeout=..., version=None)\n--\n\n"
+                  "Give a key a new timeout; False if it is missing."),
+      fast_method("delete", &erase,
+                  "delete($self, key, version=None)\n--\n\n"
+                  "Remove a key; False if it is missing."),
+      fast_method("has_key", &has_key,
+                  "has_key($self, key, version=None)\n--\n\n"
+                  "Whether the key is there, whatever its value."),
+      fast_method("incr", &incr,
+                  "incr($self, key, delta=1, version=None, *, ignore_key_check=False)\n--\n\n"
+                  "Add to an integer in one step, and return the sum. The timeout stays.\n\n"
+                  "A missing key raises ValueError, or with `ignore_key_check` counts as a 0 that "
+                  "never\nexpires. Anything but an integer raises TypeError. There is no largest "
+                  "sum."),
+      fast_method("get_many", &get_many,
+                  "get_many($self, keys, version=None)\n--\n\n"
+                  "The values of those keys that are there."),
+      fast_method("set_many", &set_many,
+                  "set_many($self, data, timeout=..., version=None)\n--\n\n"
+                  "Store several values; returns the keys whose value the store could not hold.\n\n"
+                  "Those keys are gone then, as after a `set` that failed."),
+      {nullptr, nullptr, 0, nullptr},
+  };
+  return all;
+}
+
+// ------------------------------------------------------------------------------- the type
+
+int set_attribute(PyObject* self, PyObject* name, PyObject* value) {
+  calls(self).ready = Ready::kUnknown;
+  return PyObject_GenericSetAttr(self, name, value);
+}
+
+int traverse(PyObject* self, visitproc visit, void* arg) {
+  Py_VISIT(Py_TYPE(self));
+  Py_VISIT(calls(self).cache);
+  Py_VISIT(calls(self).standard);
+  return 0;
+}
+
+int clear(PyObject* self) {
+  calls(self).ready = Ready::kUnknown;
+  Py_CLEAR(calls(self).cache);
+  Py_CLEAR(calls(self).standard);
+  return 0;
+}
+
+void destroy(PyObject* self) {
+  PyTypeObject* type = Py_TYPE(self);
+  PyObject_GC_UnTrack(self);
+  clear(self);
+  type->tp_free(self);
+  Py_DECREF(type);
+}
+
+}  // namespace
+
+void register_django(py::module_& m) {
+  static PyType_Slot slots[] = {
+      {Py_tp_doc, const_cast<char*>("The hot calls of the Django backend; a base for its class.")},
+      {Py_tp_new, reinterpret_cast<void*>(&PyType_GenericNew)},
+      {Py_tp_dealloc, reinterpret_cast<void*>(&destroy)},
+      {Py_tp_traverse, reinterpret_cast<void*>(&traverse)},
+      {Py_tp_clear, reinterpret_cast<void*>(&clear)},
+      {Py_tp_setattro, reinterpret_cast<void*>(&set_attribute)},
+      {Py_tp_methods, methods()},
+      {0, nullptr},
+  };
+  static PyType_Spec spec = {"celeriac._core.DjangoCalls", sizeof(DjangoCalls), 0,
+                             Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC, slots};
+  PyObject* type = PyType_FromSpec(&spec);
+  if (type == nullptr) throw py::error_already_set();
+  g_type = reinterpret_cast<PyTypeObject*>(type);
+  m.attr("DjangoCalls") = py::handle(type);
+}
+
+}  // namespace celeriac::bindings
