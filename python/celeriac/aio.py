@@ -153,6 +153,10 @@ class AsyncCache(_Handle):
         """See Cache.invalidate."""
         self.sync.invalidate(*tags)
 
+    async def tags_of(self, key: Key) -> tuple[str, ...]:
+        """See Cache.tags_of."""
+        return self.sync.tags_of(key)
+
     async def iter_keys(self, pattern: str = "*", itersize: int = 1000) -> AsyncIterator[Any]:
         """See Cache.iter_keys. Other tasks run in between."""
         for keys in self.sync.iter_steps(pattern, itersize):

@@ -57,7 +57,7 @@ async def get_or_set(
             return fill.answer
         fill.begin()
         try:
-            value = await _result(default, in_thread)
+            value = await result(default, in_thread)
         except Exception as error:
             value = fill.failed(error)
             if value is MISSING:
@@ -68,7 +68,8 @@ async def get_or_set(
         fill.land()
 
 
-async def _result(default: Any, in_thread: InThread) -> Any:
+async def result(default: Any, in_thread: InThread = asyncio.to_thread) -> Any:
+    """What a function, an async function or an awaitable gives."""
     if callable(default):
         if inspect.iscoroutinefunction(default) or inspect.iscoroutinefunction(
             getattr(default, "__call__", None)  # noqa: B004 - an object whose call is async

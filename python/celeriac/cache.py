@@ -231,7 +231,8 @@ class Cache:
         """One call of :meth:`get_or_set`, for who drives it (threads, event loops)."""
         seconds = self._seconds(ttl)
         check_ttl(seconds)
-        return filling.Fill(self._entries, key, seconds, make_room=self._bound, **options)
+        options.setdefault("make_room", self._bound)
+        return filling.Fill(self._entries, key, seconds, **options)
 
     def incr(self, key: Key, delta: int = 1) -> int:
         """Add to an int, atomically, keeping its expiry; the sum. Goes beyond 64 bits.
@@ -322,6 +323,10 @@ class Cache:
     def invalidate(self, *tags: str) -> None:
         """Let all entries with one of these tags be absent, at once, whatever their number."""
         self._entries.tags.invalidate(tagging.names(tags))
+
+    def tags_of(self, key: Key) -> tuple[str, ...]:
+        """The tags of an entry; none when it is missing."""
+        return self._entries.tags_of(key)
 
     # ------------------------------------------------------------------ patterns
 

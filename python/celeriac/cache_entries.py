@@ -111,6 +111,12 @@ class CacheEntries:
             return MISSING
         return None if left is None else left - header.grace
 
+    def tags_of(self, key: Key) -> tuple[str, ...]:
+        """The tags of an entry."""
+        seen = self.core.examine(key, False)
+        header = self.header(seen[0]) if seen and type(seen[0]) is Named else None
+        return tuple(tag for tag, _ in header.tags) if header else ()
+
     # ---- writing
 
     def pack(self, value: Any, tags: tuple[str, ...]) -> Any:

@@ -162,6 +162,10 @@ class Store:
         )
         return Queue(self._core, core, name)
 
+    def caches(self) -> list[str]:
+        """Names of all caches that were ever used, in no order."""
+        return [name for name in self._core.caches() if name != tags.NAMESPACE]
+
     def has_queue(self, name: str) -> bool:
         """True when there is a queue of that name."""
         _check_name(name, "a queue")
@@ -181,9 +185,7 @@ class Store:
         stats["url"] = self.url
         stats["path"] = self.path
         stats["caches"] = {
-            name: self.cache(name).stats()._asdict()
-            for name in sorted(self._core.caches())
-            if name != tags.NAMESPACE
+            name: self.cache(name).stats()._asdict() for name in sorted(self.caches())
         }
         stats["queues"] = {
             name: self.queue(name).counts()._asdict() for name in sorted(self.queues())

@@ -31,6 +31,7 @@
 #include "bindings/bindings.hpp"
 #include "bindings/codec.hpp"
 #include "bindings/codec_text.hpp"
+#include "bindings/django_keys.hpp"
 #include "bindings/errors.hpp"
 #include "bindings/fastcall.hpp"
 #include "bindings/handles.hpp"
@@ -115,30 +116,6 @@ bool is_ready(PyObject* self) {
 }
 
 // ------------------------------------------------------------------------------- arguments
-
-// Copies n bytes; false when one of them makes Django warn.
-bool copy_plain(char* to, const char* from, std::size_t n) {
-  constexpr std::uint64_t kOnes = 0x0101010101010101ULL;
-  std::uint64_t wrong = 0;
-  const auto look = [&](std::uint64_t w) {
-    const std::uint64_t is_del = w ^ kOnes * 0x7F;
-    wrong |= (w - kOnes * 0x21) & ~w;     // a byte below 0x21
-    wrong |= (is_del - kOnes) & ~is_del;  // a byte that is zero now
-  };
-  std::uint64_t w = 0;
-  for (; n >= 8; to += 8, from += 8, n -= 8) {
-    std::memcpy(&w, from, 8);
-    std::memcpy(to, &w, 8);
-    look(w);
-  }
-  if (n > 0) {
-    w = kOnes * 'a';
-    std::memcpy(&w, from, n);
-    std::memcpy(to, &w, n);
-    look(w);
-  }
-  return (wrong & kOnes * 0x80) == 0;
-}
 
 // The key in the store, made as Django's default_key_func() makes it.
 class FullKey {

@@ -73,7 +73,7 @@ PyObject* guarded(const Call& call) {
   return nullptr;
 }
 
-// An entry of a table of methods. `doc` begins with the signature, as in "get($self, key, /)\n--\n".
+// An entry of a table of methods. `doc` begins with the signature: "get($self, key, /)\n--\n".
 inline PyMethodDef fast_method(const char* name, FastCall call, const char* doc) {
   return {name, reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(call)),
           METH_FASTCALL | METH_KEYWORDS, doc};
