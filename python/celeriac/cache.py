@@ -215,9 +215,13 @@ class Cache:
         What the function raises reaches the caller, and nothing is stored. None is a value.
         Raises DeadlockError when the function asks for the same key.
         """
+        found = self.look(key)
+        if found is not MISSING and type(found) is not Named:
+            return found
         call = self.fill(
             key,
             ttl,
+            found=found,
             lock=lock,
             wait=wait,
             stale=stale,
@@ -226,6 +230,10 @@ class Cache:
             tags=tags,
         )
         return filling.get_or_set(call, default)
+
+    def look(self, key: Key) -> Any:
+        """A value, an entry that has more in it (`Named`), or MISSING; counted as a read."""
+        return self._core.get(key, MISSING)
 
     def fill(self, key: Key, ttl: TTL = USE_DEFAULT, **options: Any) -> filling.Fill:
         """One call of :meth:`get_or_set`, for who drives it (threads, event loops)."""

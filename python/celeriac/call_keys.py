@@ -54,7 +54,7 @@ class _Escaping(string.Formatter):
 class Arguments:
     """The arguments of a function's calls, by name."""
 
-    __slots__ = ("_names", "_open", "_signature", "_variable", "function")
+    __slots__ = ("_defaults", "_names", "_open", "_signature", "_variable", "function")
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function
@@ -63,9 +63,16 @@ class Arguments:
         self._names = [p.name for p in parameters]
         self._variable = next((p.name for p in parameters if p.kind is p.VAR_KEYWORD), None)
         self._open = self._variable is not None
+        self._defaults: tuple[Any, ...] | None = None  # None: calls must be looked at closely
+        if all(p.kind is p.POSITIONAL_OR_KEYWORD for p in parameters):
+            self._defaults = tuple(p.default for p in parameters)
 
     def named(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments with the defaults. Raises TypeError as the call itself would."""
+        if self._defaults is not None and not kwargs and len(args) <= len(self._defaults):
+            rest = self._defaults[len(args) :]
+            if not any(value is inspect.Parameter.empty for value in rest):
+                return dict(zip(self._names, (*args, *rest), strict=True))
         bound = self._signature.bind(*args, **kwargs)
         bound.apply_defaults()
         named = dict(bound.arguments)
@@ -97,8 +104,7 @@ def is_pattern(template: str) -> bool:
 
 def fill(template: str, named: Mapping[str, Any], *, pattern: bool = False) -> str:
     """The template with the arguments; in a pattern they stand for themselves."""
-    formatter = _Escaping() if pattern else string.Formatter()
-    return formatter.vformat(template, (), named)
+    return _Escaping().vformat(template, (), named) if pattern else template.format_map(named)
 
 
 def derived(function: Callable[..., Any], named: Mapping[str, Any]) -> str:

@@ -4,12 +4,11 @@ Most values go into the core as they are. One that has tags, a grace period, ano
 than the core's, or that may be compressed is packed here, into a `Named`, which the core keeps
 apart from bytes of the user's::
 
-    version:u8 = 1
-    serializer: u8 length, ASCII        "native": the payload is the core's own packing
-    compressor: u8 length, ASCII        "": the payload is not compressed
+    version:u8 = 1, bytes of the two names:u8 u8, number of tags:u16
     grace:f64                           seconds, at the end of the ttl, in which the value is stale
     delta:f64                           seconds that it took to compute; 0 = not known
-    tags: u16 number, each: u16 length, UTF-8, u64 generation
+    serializer, compressor: ASCII       "" the core's own packing; "" not compressed
+    tags: each u16 length, UTF-8, u64 generation
     payload
 
 An entry whose ttl has `grace` seconds or less to go is stale: only ``get_or_set`` may still use it.
@@ -29,9 +28,10 @@ from celeriac import _core, serializers
 from celeriac.errors import ConfigurationError, SerializationError
 
 VERSION: Final = 1
+NATIVE: Final = ""
 DEFAULT_THRESHOLD: Final = 1024
-_TIMES: Final = struct.Struct("<dd")
-_COUNT: Final = struct.Struct("<H")
+_FIXED: Final = struct.Struct("<BBBHdd")
+_LENGTH: Final = struct.Struct("<H")
 _GENERATION: Final = struct.Struct("<Q")
 _PICKLED: Final = b"\x08"  # the core's packing of what it pickled
 
@@ -66,40 +66,36 @@ class Unreadable(Exception):
 def parse(entry: Named) -> Header | None:
     """The header, or None when it isn't one that this version knows."""
     try:
-        if entry[0] != VERSION:
+        version, serializer, compressor, count, grace, delta = _FIXED.unpack_from(entry)
+        if version != VERSION:
             return None
-        names = []
-        place = 1
-        for _ in range(2):
-            size = entry[place]
-            names.append(str(entry[place + 1 : place + 1 + size], "ascii"))
-            place += 1 + size
-        grace, delta = _TIMES.unpack_from(entry, place)
-        place += _TIMES.size
-        (count,) = _COUNT.unpack_from(entry, place)
-        place += _COUNT.size
+        place = _FIXED.size + serializer
+        names = (
+            str(entry[_FIXED.size : place], "ascii"),
+            str(entry[place : place + compressor], "ascii"),
+        )
+        place += compressor
         tags = []
         for _ in range(count):
-            (size,) = _COUNT.unpack_from(entry, place)
-            place += _COUNT.size
+            (size,) = _LENGTH.unpack_from(entry, place)
+            place += _LENGTH.size
             name = str(entry[place : place + size], "utf-8")
             place += size
             tags.append((name, _GENERATION.unpack_from(entry, place)[0]))
             place += _GENERATION.size
-    except (IndexError, ValueError, struct.error):
+    except (ValueError, struct.error):
         return None
-    return Header(names[0], names[1], grace, delta, tuple(tags), place)
+    return Header(*names, grace, delta, tuple(tags), place)
 
 
 def _pack_header(
     serializer: str, compressor: str, grace: float, delta: float, tags: TagGenerations
 ) -> bytes:
-    parts = [bytes((VERSION,))]
-    parts += [bytes((len(name),)) + name.encode() for name in (serializer, compressor)]
-    parts += [_TIMES.pack(grace, delta), _COUNT.pack(len(tags))]
+    fixed = _FIXED.pack(VERSION, len(serializer), len(compressor), len(tags), grace, delta)
+    parts = [fixed, serializer.encode(), compressor.encode()]
     for name, generation in tags:
         data = name.encode()
-        parts += [_COUNT.pack(len(data)), data, _GENERATION.pack(generation)]
+        parts += [_LENGTH.pack(len(data)), data, _GENERATION.pack(generation)]
     return b"".join(parts)
 
 
@@ -135,7 +131,7 @@ class Format:
             return value  # an int stays an int whatever the serializer: incr() works on it
         by = self._serializer
         if by is None or type(value) is int:
-            name = "native"
+            name = NATIVE
             payload = _core.pack(value, self.pickle_all)
         else:
             name = by.name
@@ -145,7 +141,7 @@ class Format:
             smaller = self._compressor.compress(payload)
             if len(smaller) < len(payload):
                 payload, compressed = smaller, self._compressor.name
-        if bare and name == "native" and not compressed:
+        if bare and name == NATIVE and not compressed:
             return value
         return Named(_pack_header(name, compressed, grace, delta, tags) + payload)
 
@@ -154,7 +150,7 @@ class Format:
         data = entry[header.start :]
         if header.compressor:
             data = self._decompressed(header.compressor, data)
-        if header.serializer == "native":
+        if header.serializer == NATIVE:
             return self._native(data)
         return serializers.loads(self._reader(header.serializer), data)
 

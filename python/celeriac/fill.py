@@ -72,8 +72,10 @@ class Fill:
         early: float = 0,
         tags: Iterable[str] = (),
         make_room: Callable[[], object] | None = None,
+        found: Any = None,
     ) -> None:
         self._entries = entries
+        self._first = found
         self._make_room = make_room
         self._key = key
         self._ttl = ttl
@@ -94,8 +96,12 @@ class Fill:
     # ---- looking
 
     def look(self) -> bool:
-        """Look for the value, counted as a hit or miss; True when `answer` is it."""
-        value = self._entries.core.get(self._key, MISSING)
+        """Look for the value, counted as a hit or miss; True when `answer` is it.
+
+        Not if somebody has, and gave what the core said (an entry, or MISSING) as `found`."""
+        value, self._first = self._first, None
+        if value is None:
+            value = self._entries.core.get(self._key, MISSING)
         if type(value) is Named:
             return self._look_closer()
         self.found = None if value is MISSING else Found(value, -FOR_EVER, False, 0)

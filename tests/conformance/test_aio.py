@@ -40,7 +40,7 @@ async def ticking() -> AsyncIterator[list[float]]:
 
 
 def test_every_name_of_a_cache_is_there() -> None:
-    internal = {"fill", "iter_steps", "is_plain", "opened"}
+    internal = {"fill", "iter_steps", "is_plain", "look", "opened"}
     names = {name for name in vars(Cache) if not name.startswith("_")} - internal
     for name in names - {"name", "ttl_default", "max_entries"}:
         theirs = inspect.signature(getattr(Cache, name)).parameters

@@ -1,7 +1,7 @@
 """django-redis's own tests of its calls, run on celeriac from its released source.
 
 `test_backend.py`, `test_session.py` and `test_cache_options.py`, with each serializer. They run in
-a process of their own, beside `redis_upstream/conftest.py`, which gives them our backend. Each test
+a process of their own, beside `redis_upstream/fixtures.py`, which gives them our backend. Each test
 that is left out is named here, with the reason; one that fails, or is skipped, is a failure.
 """
 

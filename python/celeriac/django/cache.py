@@ -20,6 +20,8 @@ from django.core.cache.backends.base import DEFAULT_TIMEOUT
 from django.core.exceptions import SynchronousOnlyOperation
 
 from celeriac import _core, aio_fill
+from celeriac.cache_entries import MISSING
+from celeriac.entries import Named
 from celeriac.errors import CeleriacError, SerializationError
 
 from .more import MoreCache
@@ -165,7 +167,10 @@ class CeleriacCache(_Calls):
         if callable(default) or inspect.isawaitable(default):
             given = compute
         try:
-            call = self._fill(key, timeout, version, options)
+            full, entries, found = self._look(key, version)
+            if found is not MISSING and type(found) is not Named:
+                return found
+            call = self._fill(full, entries, timeout, {**options, "found": found})
             return await aio_fill.get_or_set(call, given, _in_thread, again=True)
         except CeleriacError as error:
             if error in raised:

@@ -8,6 +8,9 @@ from typing import Any
 from django.core.cache.backends.base import DEFAULT_TIMEOUT, default_key_func
 from django.utils.module_loading import import_string
 
+import celeriac
+from celeriac.cache_entries import MISSING
+from celeriac.entries import Named
 from celeriac.errors import CeleriacError, ConfigurationError, NotEnoughMemory, ValueTooLarge
 from celeriac.fill import Fill, get_or_set
 from celeriac.patterns import compiled, escape
@@ -106,10 +109,15 @@ class MoreCache(SyncCache):
 
     # ---- one computes
 
-    def _fill(self, key: str, timeout: Any, version: Any, options: dict[str, Any]) -> Fill:
+    def _look(self, key: str, version: Any) -> tuple[str, celeriac.Cache, Any]:
+        """The full key, the cache, and what is there: a value, an entry to look into, MISSING."""
         full = self.make_and_validate_key(key, version)
         entries = self._at(version)
+        return full, entries, entries.look(full)
 
+    def _fill(
+        self, full: str, entries: celeriac.Cache, timeout: Any, options: dict[str, Any]
+    ) -> Fill:
         def make_room() -> None:
             self._make_room(entries, full)
 
@@ -137,19 +145,19 @@ class MoreCache(SyncCache):
         """
         once = Once(default)
         try:
-            call = self._fill(
-                key,
-                timeout,
-                version,
-                {
-                    "lock": lock,
-                    "wait": wait,
-                    "stale": stale,
-                    "stale_on_error": stale_on_error,
-                    "early": early,
-                    "tags": tags,
-                },
-            )
+            full, entries, found = self._look(key, version)
+            if found is not MISSING and type(found) is not Named:
+                return found
+            options = {
+                "lock": lock,
+                "wait": wait,
+                "stale": stale,
+                "stale_on_error": stale_on_error,
+                "early": early,
+                "tags": tags,
+                "found": found,
+            }
+            call = self._fill(full, entries, timeout, options)
             return get_or_set(call, once if callable(default) else default)
         except CeleriacError as error:
             if once.raised is error:

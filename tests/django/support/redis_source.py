@@ -58,5 +58,5 @@ def lay_out(source: Path, ours: Path, directory: Path) -> None:
     (tests / "__init__.py").touch()
     for name in ("test_backend", "test_session", "test_cache_options", "settings_wrapper"):
         shutil.copy(source / "tests" / f"{name}.py", tests)
-    shutil.copy(ours / "conftest.py", tests)
+    shutil.copy(ours / "fixtures.py", tests / "conftest.py")
     shutil.copy(ours / "shim.py", tests)
