@@ -21,6 +21,7 @@ from celeriac.errors import (
     ValueTooLarge,
     VersionMismatch,
 )
+from celeriac.prefix_stats import PrefixStats
 from celeriac.queue import Counts, Message, Queue, Waiter
 from celeriac.store import Store, connect, get_default, set_default
 
@@ -38,6 +39,7 @@ __all__ = [
     "Message",
     "NotEnoughMemory",
     "NotOwner",
+    "PrefixStats",
     "Queue",
     "QueueFull",
     "SerializationError",

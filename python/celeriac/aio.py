@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 from celeriac import aio_fill
 from celeriac import store as sync
 from celeriac.cache import TTL, USE_DEFAULT, Cache, CacheStats, Key
+from celeriac.prefix_stats import PrefixStats
 from celeriac.queue import Counts, Message, Queue, Waiter
 
 _Self = TypeVar("_Self", bound="_Handle")
@@ -174,6 +175,10 @@ class AsyncCache(_Handle):
         async for key in self.iter_keys(pattern, itersize):
             removed += self.sync.delete(key)
         return removed
+
+    async def stats_by_prefix(self, sep: str = ":", most: int = 100) -> dict[str, PrefixStats]:
+        """See Cache.stats_by_prefix; in a thread, for it walks over all keys."""
+        return await asyncio.to_thread(self.sync.stats_by_prefix, sep, most)
 
     async def cull(self, n: int) -> int:
         """See Cache.cull."""

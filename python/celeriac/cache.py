@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import operator
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, Final, NamedTuple, final
@@ -22,6 +22,7 @@ from celeriac.errors import (
     SerializationError,
 )
 from celeriac.patterns import compiled
+from celeriac.prefix_stats import PrefixStats, by_prefix
 
 Key = str | bytes
 DEFAULT_TTL: Final = 300.0
@@ -349,22 +350,29 @@ class Cache:
     def iter_steps(self, pattern: str = "*", itersize: int = 1000) -> Iterator[list[Any]]:
         """The same, step by step: the keys of each, if any."""
         matches = compiled(pattern).matches
+        steps = self._walk(itersize)
+        return ([key for key in step if matches(key)] for step in steps)
+
+    def _walk(self, itersize: int) -> Iterator[dict[Any, int]]:
         itersize = operator.index(itersize)
         if itersize < 1:
             raise ValueError(f"itersize={itersize!r}: at least 1")
-        return self._walk(matches, itersize)
+        return self._steps(itersize)
 
-    def _walk(self, matches: Callable[[Any], bool], itersize: int) -> Iterator[list[Any]]:
+    def _steps(self, itersize: int) -> Iterator[dict[Any, int]]:
+        """The keys that are there, with the bytes of key and value as they are stored."""
         cursor: tuple[int, int] | None = (0, 0)
         last: set[Any] = set()
         while cursor is not None:
             part = cursor[0] >> 32
-            cursor, keys, packed = self._core.scan(cursor, itersize)
-            absent = {key for key in packed if self._entries.left(key) is MISSING}
-            new = [key for key in keys if key not in last and key not in absent and matches(key)]
+            cursor, keys, packed, sizes = self._core.scan(cursor, itersize)
+            step = {key: size for key, size in zip(keys, sizes, strict=True) if key not in last}
+            for key in packed:
+                if self._entries.left(key) is MISSING:
+                    step.pop(key, None)
             # Keys come twice only while the table that they stand in is replaced.
-            last = last.union(new) if cursor and cursor[0] >> 32 == part else set(new)
-            yield new
+            last = last.union(step) if cursor and cursor[0] >> 32 == part else set(step)
+            yield step
 
     def keys(self, pattern: str = "*") -> list[Any]:
         """All keys that match a glob; see :meth:`iter_keys`."""
@@ -391,6 +399,14 @@ class Cache:
     def stats(self) -> CacheStats:
         """Statistics over all processes."""
         return CacheStats(*self._core.counts())
+
+    def stats_by_prefix(self, sep: str = ":", most: int = 100) -> dict[str, PrefixStats]:
+        """Entries and bytes by what stands in the keys before ``sep``, the largest first.
+
+        Found by a walk over the keys, as in :meth:`iter_keys`. Keys without ``sep`` and those of
+        all prefixes beyond the ``most`` largest are under ``""``.
+        """
+        return by_prefix(self._walk(1000), sep, most)
 
 
 class Table(Cache):

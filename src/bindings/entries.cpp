@@ -77,13 +77,16 @@ py::tuple scan(CacheHandle& c, std::pair<std::uint64_t, std::uint64_t> cursor, s
   ScanCursor at{cursor.first, cursor.second};
   py::list keys;
   py::list named;
-  const bool more = take(c.engine->scan(at, most, [&](std::string_view key, Codec codec) {
+  py::list sizes;
+  const auto visit = [&](std::string_view key, Codec codec, std::uint64_t bytes) {
     py::object name = text_or_bytes(key);
     if (codec == Codec::kNamed) named.append(name);
     keys.append(std::move(name));
-  }));
+    sizes.append(bytes);
+  };
+  const bool more = take(c.engine->scan(at, most, visit));
   const py::object next = more ? py::object(py::make_tuple(at.place, at.table)) : py::none();
-  return py::make_tuple(next, keys, named);
+  return py::make_tuple(next, keys, named, sizes);
 }
 
 }  // namespace celeriac::bindings

@@ -26,7 +26,8 @@ pybind11::object unpack(pybind11::bytes data);
 // Unless `whole`, only a kNamed value is given, and None for others.
 pybind11::object examine(CacheHandle& c, pybind11::handle key, bool whole);
 
-// One step of a walk: (next cursor, or None at the end; keys; those of them that are kNamed).
+// One step of a walk: (next cursor, or None at the end; keys; those of them that are kNamed; the
+// bytes of each key and value).
 pybind11::tuple scan(CacheHandle& c, std::pair<std::uint64_t, std::uint64_t> cursor,
                      std::size_t most);
 

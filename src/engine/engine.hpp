@@ -50,10 +50,11 @@ class CacheEngine {
       const std::function<bool(std::string_view key, const ValueBuffer& value)>& visit) = 0;
   // One step of a walk over the keys, of bounded work and about `most` keys; moves the cursor.
   // False when it was the last. A key that is there from the first step to the last comes at least
-  // once; others may come or not, and some twice when the namespace grows meanwhile.
+  // once; others may come or not, and some twice when the namespace grows meanwhile. `bytes`: of
+  // the key and the value as it is stored.
   virtual Result<bool> scan(
       ScanCursor& cursor, std::size_t most,
-      const std::function<void(std::string_view key, Codec codec)>& visit) = 0;
+      const std::function<void(std::string_view key, Codec codec, std::uint64_t bytes)>& visit) = 0;
   virtual Result<std::uint32_t> change_count(std::string_view key) = 0;
   virtual Result<bool> wait_for_change(std::string_view key, std::uint32_t seen,
                                        std::uint64_t deadline_ns) = 0;

@@ -157,6 +157,39 @@ def test_ten_thousand_stars(cache: Cache) -> None:
     assert cache.keys("[ab]*" * 10_000 + "[bc]") == []
 
 
+# ------------------------------------------------------------------ statistics by prefix
+
+
+def test_stats_by_prefix(cache: Cache) -> None:
+    assert cache.stats_by_prefix() == {}
+    cache.set_many({f"product:{i}": b"x" * 100 for i in range(50)})
+    cache.set_many({"user:1:name": b"y", "user:2:name": b"y", "alone": b"z", b"\xff:1": b"z"})
+    found = cache.stats_by_prefix()
+    assert {prefix: stats.entries for prefix, stats in found.items()} == {
+        "product": 50,
+        "user": 2,
+        "": 1,
+        "\\xff": 1,
+    }
+    assert next(iter(found)) == "product"
+    assert found["product"].bytes == sum(len(f"product:{i}") + 100 for i in range(50))
+    assert cache.stats_by_prefix("/")[""].entries == 54
+    assert cache.stats_by_prefix(":name")["user:1"].entries == 1
+    few = cache.stats_by_prefix(most=1)
+    assert {prefix: stats.entries for prefix, stats in few.items()} == {"product": 50, "": 4}
+    for wrong in ("", None):
+        with pytest.raises(ValueError, match="sep="):
+            cache.stats_by_prefix(wrong)  # type: ignore[arg-type]
+
+
+def test_a_bounded_number_of_prefixes(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("celeriac.prefix_stats.MOST_PREFIXES", 50)
+    cache.set_many({f"p{i}:k": i for i in range(3000)})
+    found = cache.stats_by_prefix()
+    assert len(found) <= 101
+    assert sum(stats.entries for stats in found.values()) == 3000
+
+
 # ------------------------------------------------------------------ patterns
 
 

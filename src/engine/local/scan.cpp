@@ -14,6 +14,12 @@ namespace {
 constexpr std::uint64_t kBucketsPerStep =
     4096;  // most that a step looks at, however empty they are
 
+struct Seen {
+  std::string key;
+  Codec codec;
+  std::uint64_t bytes;
+};
+
 bool present(Index& index, const layout::Entry& e) {
   const std::uint64_t expires = e.expires.load(std::memory_order_relaxed);
   return index.current(e) && (expires == kNever || expires > now_ns());
@@ -21,15 +27,16 @@ bool present(Index& index, const layout::Entry& e) {
 
 }  // namespace
 
-Result<bool> LocalCache::scan(ScanCursor& cursor, std::size_t most,
-                              const std::function<void(std::string_view, Codec)>& visit) {
+Result<bool> LocalCache::scan(
+    ScanCursor& cursor, std::size_t most,
+    const std::function<void(std::string_view, Codec, std::uint64_t)>& visit) {
   const Result<OwnerTag> me = handle_->enter();
   if (!me) return me.status();
   Base& base = handle_->core().base();
   Index& index = handle_->core().cache().index();
   auto shard = static_cast<std::uint32_t>(cursor.place >> 32U);
   auto bucket = static_cast<std::uint32_t>(cursor.place);
-  std::vector<std::pair<std::string, Codec>> found;
+  std::vector<Seen> found;
   for (std::uint64_t looked = 0;
        shard < layout::kShardCount && looked < kBucketsPerStep && found.size() < most;) {
     const ShardGuard guard(base, index, shard, me.value());
@@ -46,7 +53,8 @@ Result<bool> LocalCache::scan(ScanCursor& cursor, std::size_t most,
         if (e == nullptr || e->space != space_ || !present(index, *e)) continue;
         const char* p = base.heap.payload(w.block(), sizeof *e + e->key_size);
         if (p == nullptr) continue;
-        found.emplace_back(std::string(p + sizeof *e, e->key_size), static_cast<Codec>(e->codec));
+        found.push_back({std::string(p + sizeof *e, e->key_size), static_cast<Codec>(e->codec),
+                         std::uint64_t{e->key_size} + e->value_size});
       }
     }
     if (bucket < count) break;
@@ -56,7 +64,7 @@ Result<bool> LocalCache::scan(ScanCursor& cursor, std::size_t most,
     cursor.table = 0;
   }
   cursor.place = static_cast<std::uint64_t>(shard) << 32U | bucket;
-  for (const auto& [key, codec] : found) visit(key, codec);
+  for (const Seen& s : found) visit(s.key, s.codec, s.bytes);
   return shard < layout::kShardCount;
 }
 

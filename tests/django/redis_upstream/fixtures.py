@@ -1,4 +1,4 @@
-"""Fixtures that the tests of django-redis take, on celeriac; their conftest.py when they are run."""
+"""Fixtures that the tests of django-redis take, on celeriac: their conftest.py at the run."""
 
 from __future__ import annotations
 
