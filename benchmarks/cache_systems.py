@@ -238,6 +238,25 @@ def touch(cache: Any, kind: str) -> Step:
     return step
 
 
+def delete(cache: Any, kind: str) -> Step:
+    """Each tenth step stores the keys that the others delete: the median step doesn't."""
+    call, fill_up, value = cache.delete, cache.set_many, VALUES[kind]
+    names = [f"gone:{key}" for key in keys(kind)]
+    left: list[str] = []
+
+    def step() -> int:
+        if not left:
+            fill_up(dict.fromkeys(names, value))
+            left.extend(names)
+        part = left[-CHUNK:]
+        del left[-CHUNK:]
+        for key in part:
+            call(key)
+        return CHUNK
+
+    return step
+
+
 def miss(cache: Any, kind: str) -> Step:
     call, parts = cache.get, chunks("nowhere")
 
@@ -265,6 +284,7 @@ SINGLE = (
     *(Case(f"set {kind}", put, kind) for kind in VALUES),
     Case("get_many of 100 dicts", get_many, "5-field dict", raw=False),
     Case("incr", incr, raw=False),
+    Case("delete dict", delete, "5-field dict", raw=False),
     Case("touch dict", touch, "5-field dict", raw=False),
 )
 SHARED = (

@@ -83,10 +83,13 @@ class Cache:
     """A namespace of a store: keys to values, bounded by the store's memory, shared by every
     process of the host.
 
-    Keys are ``str`` (taken as UTF-8) or ``bytes``, at most 65,535 bytes. Values are any object
-    that the cache's serializer takes. A ``ttl`` is in seconds; ``None`` means no expiry, zero or
-    less means expired at once; not given, the cache's own. ``tags`` are names under which entries
-    can be invalidated together.
+    Keys are ``str`` (taken as UTF-8) or ``bytes``, at most 65,535 bytes. Values are any object that
+    the cache's serializer takes: by the native one, plain data (``None``, ``bool``, ``int``,
+    ``float``, ``str``, ``bytes``, ``list``, ``tuple``, ``dict``, sets, dates and times,
+    ``timedelta``, ``Decimal``, ``UUID``, of exactly these types) is stored in a form of its own,
+    which runs no code when it is read; everything else, and what holds a container twice, is
+    pickled. A ``ttl`` is in seconds; ``None`` means no expiry, zero or less means expired at once;
+    not given, the cache's own. ``tags`` are names under which entries are invalidated together.
 
     An entry whose tag was invalidated is absent for every read at once; its memory comes back
     later, so ``len()`` and ``stats()`` may count it until then, and ``delete()`` find it.

@@ -59,8 +59,6 @@ bool wait_for_change(CacheHandle& c, py::handle key, std::uint32_t seen, py::han
 
 // ------------------------------------------------------------------------- the hot calls
 
-PyObject* truth(bool value) { return Py_NewRef(value ? Py_True : Py_False); }
-
 // A call's handle and sorted arguments.
 template <std::size_t size>
 struct Call {

@@ -24,14 +24,11 @@
 // attribute of the object is set (__setattr__ is watched; the key function is swapped that way), or
 // any attribute of its class or of a base changes (CPython then changes the class's version tag),
 // or a call fails.
-#include <charconv>
 #include <cmath>
-#include <cstring>
 
 #include "bindings/bindings.hpp"
 #include "bindings/codec.hpp"
-#include "bindings/codec_text.hpp"
-#include "bindings/django_keys.hpp"
+#include "bindings/django_key.hpp"
 #include "bindings/errors.hpp"
 #include "bindings/fastcall.hpp"
 #include "bindings/handles.hpp"
@@ -41,23 +38,19 @@ namespace py = pybind11;
 namespace celeriac::bindings {
 namespace {
 
-constexpr std::size_t kMaxCharacters = 250;                 // Django's MEMCACHE_MAX_KEY_LENGTH
-constexpr std::size_t kMaxBytes = 4 * kMaxCharacters + 64;  // as UTF-8, and room for a version
-
 enum class Ready : unsigned char { kUnknown, kYes, kNever };
 
 struct DjangoCalls {
-  PyObject_HEAD Ready ready;
+  PyObject ob_base;
+  Ready ready;
   unsigned class_version;
   PyObject* cache;     // _core.Cache
   PyObject* standard;  // Django's DEFAULT_TIMEOUT, a value that stands for "not given"
   double timeout;      // infinite: never
-  std::size_t prefix_size, prefix_characters, head_size, head_characters;
-  char head[kMaxBytes];  // "prefix:version:"
+  Head head;
 };
 
 PyTypeObject* g_type = nullptr;
-CacheHandle* handle_of(const DjangoCalls& o) { return &cache_handle(o.cache); }
 
 DjangoCalls& calls(PyObject* self) { return *reinterpret_cast<DjangoCalls*>(self); }
 
@@ -71,23 +64,6 @@ unsigned class_version(PyObject* self) {
 }
 
 // ------------------------------------------------------------------------------- the state
-
-bool copy_head(DjangoCalls& o, PyObject* prefix, PyObject* version) {
-  Py_ssize_t prefix_size = 0;
-  Py_ssize_t version_size = 0;
-  const char* before = PyUnicode_AsUTF8AndSize(prefix, &prefix_size);
-  const char* after = before == nullptr ? nullptr : PyUnicode_AsUTF8AndSize(version, &version_size);
-  if (after == nullptr) throw py::error_already_set();
-  o.prefix_size = static_cast<std::size_t>(prefix_size);
-  o.head_size = o.prefix_size + static_cast<std::size_t>(version_size);
-  o.prefix_characters = static_cast<std::size_t>(PyUnicode_GET_LENGTH(prefix));
-  o.head_characters =
-      static_cast<std::size_t>(PyUnicode_GET_LENGTH(prefix) + PyUnicode_GET_LENGTH(version));
-  if (o.head_characters > kMaxCharacters) return false;
-  std::memcpy(o.head, before, o.prefix_size);
-  std::memcpy(o.head + o.prefix_size, after, static_cast<std::size_t>(version_size));
-  return true;
-}
 
 // Asks the object for its state.
 Ready ask(PyObject* self) {
@@ -105,7 +81,7 @@ Ready ask(PyObject* self) {
   Py_XSETREF(o.cache, Py_NewRef(parts[0].ptr()));
   o.timeout = parts[3].is_none() ? INFINITY : parts[3].cast<double>();
   Py_XSETREF(o.standard, Py_NewRef(parts[4].ptr()));
-  const bool fits = copy_head(o, py::str(parts[1]).ptr(), py::str(parts[2]).ptr());
+  const bool fits = o.head.set(py::str(parts[1]).ptr(), py::str(parts[2]).ptr());
   return fits && o.timeout > 0 ? Ready::kYes : Ready::kNever;
 }
 
@@ -116,62 +92,6 @@ bool is_ready(PyObject* self) {
 }
 
 // ------------------------------------------------------------------------------- arguments
-
-// The key in the store, made as Django's default_key_func() makes it.
-class FullKey {
- public:
-  // False when this isn't for us. `version`: nullptr or None means the object's own.
-  bool make(const DjangoCalls& o, PyObject* key, PyObject* version) {
-    std::size_t characters = o.head_characters;
-    size_ = o.head_size;
-    std::memcpy(bytes_, o.head, o.head_size);
-    if (version != nullptr && version != Py_None && !put_version(o, version, &characters)) {
-      return false;
-    }
-    if (!PyUnicode_CheckExact(key)) return false;
-#if PY_VERSION_HEX < 0x030C0000
-    if (PyUnicode_READY(key) != 0) {
-      PyErr_Clear();
-      return false;
-    }
-#endif
-    characters += static_cast<std::size_t>(PyUnicode_GET_LENGTH(key));
-    if (characters > kMaxCharacters) return false;
-    std::size_t n = 0;
-    if (PyUnicode_IS_COMPACT_ASCII(key)) {
-      n = static_cast<std::size_t>(PyUnicode_GET_LENGTH(key));
-      if (!copy_plain(bytes_ + size_, reinterpret_cast<char*>(PyUnicode_1BYTE_DATA(key)), n)) {
-        return false;
-      }
-    } else {
-      char text[4 * kMaxCharacters];
-      n = utf8_of(key, text);
-      if (n == 0 || !copy_plain(bytes_ + size_, text, n)) return false;
-    }
-    size_ += n;
-    return true;
-  }
-
-  std::string_view view() const { return {bytes_, size_}; }
-
- private:
-  bool put_version(const DjangoCalls& o, PyObject* version, std::size_t* characters) {
-    if (!PyLong_CheckExact(version)) return false;
-    int overflow = 0;
-    const long long number = PyLong_AsLongLongAndOverflow(version, &overflow);
-    if (overflow != 0) return false;
-    char* const begin = bytes_ + o.prefix_size;
-    char* end = std::to_chars(begin, begin + 24, number).ptr;
-    *end++ = ':';
-    const auto new_size = static_cast<std::size_t>(end - bytes_);
-    *characters = o.prefix_characters + new_size - o.prefix_size;
-    size_ = new_size;
-    return new_size == o.head_size && std::memcmp(bytes_, o.head, new_size) == 0;
-  }
-
-  std::size_t size_ = 0;
-  char bytes_[kMaxBytes];
-};
 
 // False when this isn't for us.
 bool expires_at(const DjangoCalls& o, PyObject* timeout, std::uint64_t* at) {
@@ -203,8 +123,6 @@ PyObject* hand_on(PyObject* self, const char* name, const Given& given) {
   return result;
 }
 
-PyObject* truth(bool value) { return Py_NewRef(value ? Py_True : Py_False); }
-
 // Nothing, because the store has failed: the call is handed on, and the state asked for anew.
 PyObject* failed(PyObject* self) {
   calls(self).ready = Ready::kUnknown;
@@ -212,7 +130,7 @@ PyObject* failed(PyObject* self) {
 }
 
 template <class T>
-PyObject* truth(PyObject* self, const Result<T>& result) {
+PyObject* answer(PyObject* self, const Result<T>& result) {
   return result ? truth(result.value()) : failed(self);
 }
 
@@ -228,7 +146,7 @@ PyObject* attempt(PyObject* self, const char* name, const Given& given,
       const DjangoCalls& o = calls(self);
       const auto held = py::reinterpret_borrow<py::object>(o.cache);
       try {
-        PyObject* done = fast(o, *handle_of(o), args);
+        PyObject* done = fast(o, cache_handle(o.cache), args);
         if (done != nullptr || PyErr_Occurred() != nullptr) return done;
       } catch (py::error_already_set& e) {
         if (!e.matches(celeriac_error())) throw;
@@ -257,7 +175,7 @@ PyObject* get(PyObject* self, PyObject* const* args, Py_ssize_t n, PyObject* nam
   return attempt(self, "get", {args, n, names}, known, 1,
                  [&](const DjangoCalls& o, CacheHandle& cache, const Arguments3& a) -> PyObject* {
                    FullKey key;
-                   if (!key.make(o, a[0], a[2])) return nullptr;
+                   if (!key.make(o.head, a[0], a[2])) return nullptr;
                    ValueBuffer value;
                    const Result<bool> found = cache.engine->get(key.view(), value, true);
                    if (!found) return failed(self);
@@ -276,13 +194,14 @@ PyObject* store(PyObject* self, PyObject* const* args, Py_ssize_t n, PyObject* n
                  [&](const DjangoCalls& o, CacheHandle& cache, const Arguments4& a) -> PyObject* {
                    FullKey key;
                    std::uint64_t expires = 0;
-                   if (!key.make(o, a[0], a[3]) || !expires_at(o, a[2], &expires)) return nullptr;
+                   if (!key.make(o.head, a[0], a[3]) || !expires_at(o, a[2], &expires))
+                     return nullptr;
                    Encoded e;
                    encode(a[1], cache.pickle_all, &e);
                    const Result<bool> stored =
                        cache.engine->store(key.view(), e.value, expires, mode, 0);
                    if (mode == StoreMode::kAdd && stored && !stored.value()) return nullptr;
-                   return truth(self, stored);
+                   return answer(self, stored);
                  });
 }
 
@@ -292,8 +211,9 @@ PyObject* touch(PyObject* self, PyObject* const* args, Py_ssize_t n, PyObject* n
                  [&](const DjangoCalls& o, CacheHandle& cache, const Arguments3& a) -> PyObject* {
                    FullKey key;
                    std::uint64_t expires = 0;
-                   if (!key.make(o, a[0], a[2]) || !expires_at(o, a[1], &expires)) return nullptr;
-                   return truth(self, cache.engine->touch(key.view(), expires));
+                   if (!key.make(o.head, a[0], a[2]) || !expires_at(o, a[1], &expires))
+                     return nullptr;
+                   return answer(self, cache.engine->touch(key.view(), expires));
                  });
 }
 
@@ -302,8 +222,8 @@ PyObject* erase(PyObject* self, PyObject* const* args, Py_ssize_t n, PyObject* n
   return attempt(self, "delete", {args, n, names}, known, 1,
                  [&](const DjangoCalls& o, CacheHandle& cache, const Arguments2& a) -> PyObject* {
                    FullKey key;
-                   if (!key.make(o, a[0], a[1])) return nullptr;
-                   return truth(self, cache.engine->erase(key.view()));
+                   if (!key.make(o.head, a[0], a[1])) return nullptr;
+                   return answer(self, cache.engine->erase(key.view()));
                  });
 }
 
@@ -312,9 +232,9 @@ PyObject* has_key(PyObject* self, PyObject* const* args, Py_ssize_t n, PyObject*
   return attempt(self, "has_key", {args, n, names}, known, 1,
                  [&](const DjangoCalls& o, CacheHandle& cache, const Arguments2& a) -> PyObject* {
                    FullKey key;
-                   if (!key.make(o, a[0], a[1])) return nullptr;
+                   if (!key.make(o.head, a[0], a[1])) return nullptr;
                    const Result<bool> there = cache.engine->contains(key.view());
-                   return there && there.value() ? nullptr : truth(self, there);
+                   return there && there.value() ? nullptr : answer(self, there);
                  });
 }
 
@@ -330,7 +250,7 @@ PyObject* incr(PyObject* self, PyObject* const* args, Py_ssize_t n, PyObject* na
                      if (!PyLong_CheckExact(a[1])) return nullptr;
                      delta = PyLong_AsLongLongAndOverflow(a[1], &overflow);
                    }
-                   if (overflow != 0 || !key.make(o, a[0], a[2])) return nullptr;
+                   if (overflow != 0 || !key.make(o.head, a[0], a[2])) return nullptr;
                    std::int64_t sum = 0;
                    const auto result = cache.engine->increment(key.view(), delta, &sum);
                    if (!result) return failed(self);
@@ -351,11 +271,12 @@ PyObject* get_many(PyObject* self, PyObject* const* args, Py_ssize_t n, PyObject
                    const auto all = py::reinterpret_steal<py::object>(PySequence_Tuple(a[0]));
                    if (!all) throw py::error_already_set();
                    py::dict found;
+                   const Head head = o.head;  // one for all keys
                    FullKey full;
                    ValueBuffer value;
                    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(all.ptr()); ++i) {
                      PyObject* key = PyTuple_GET_ITEM(all.ptr(), i);
-                     if (!full.make(o, key, a[1])) return nullptr;
+                     if (!full.make(head, key, a[1])) return nullptr;
                      const Result<bool> there = cache.engine->get(full.view(), value, true);
                      if (!there) return failed(self);
                      if (!there.value()) continue;
@@ -376,12 +297,13 @@ PyObject* set_many(PyObject* self, PyObject* const* args, Py_ssize_t n, PyObject
                    if (!PyDict_CheckExact(a[0]) || !expires_at(o, a[1], &expires)) return nullptr;
                    const auto all = py::reinterpret_steal<py::object>(PyDict_Copy(a[0]));
                    if (!all) throw py::error_already_set();
+                   const Head head = o.head;
                    FullKey full;
                    Py_ssize_t at = 0;
                    PyObject* key = nullptr;
                    PyObject* value = nullptr;
                    while (PyDict_Next(all.ptr(), &at, &key, &value) != 0) {
-                     if (!full.make(o, key, a[2])) return nullptr;
+                     if (!full.make(head, key, a[2])) return nullptr;
                      Encoded e;
                      encode(value, cache.pickle_all, &e);
                      const Result<bool> stored =
@@ -390,6 +312,14 @@ PyObject* set_many(PyObject* self, PyObject* const* args, Py_ssize_t n, PyObject
                    }
                    return PyList_New(0);
                  });
+}
+
+// So that copy.copy() works, as it does for objects without C members.
+PyObject* get_state(PyObject* self, PyObject*) {
+  PyObject* attributes = PyObject_GetAttrString(self, "__dict__");
+  PyObject* state = attributes == nullptr ? nullptr : PyDict_Copy(attributes);
+  Py_XDECREF(attributes);
+  return state;
 }
 
 PyMethodDef* methods() {
@@ -429,6 +359,7 @@ PyMethodDef* methods() {
                   "set_many($self, data, timeout=..., version=None)\n--\n\n"
                   "Store several values; returns the keys whose value the store could not hold.\n\n"
                   "Those keys are gone then, as after a `set` that failed."),
+      {"__getstate__", &get_state, METH_NOARGS, "__getstate__($self)\n--\n\n"},
       {nullptr, nullptr, 0, nullptr},
   };
   return all;

@@ -7,7 +7,6 @@
 #include <cstddef>
 #include <cstdlib>
 #include <string_view>
-#include <tuple>
 #include <utility>
 
 namespace celeriac::bindings {
@@ -18,19 +17,21 @@ class Buffer {
   Buffer(const Buffer&) = delete;
   Buffer& operator=(const Buffer&) = delete;
   ~Buffer() {
-    if (data_ != nullptr && capacity_ <= kKept && spare().first == nullptr) {
-      spare() = {data_, capacity_};
+    const std::size_t capacity = this->capacity();
+    if (begin_ != nullptr && capacity <= kKept && spare().first == nullptr) {
+      spare() = {begin_, capacity};
     } else {
-      std::free(data_);
+      std::free(begin_);
     }
   }
 
   // Room for n more bytes at end(); false without memory.
-  bool reserve(std::size_t n) { return capacity_ - size_ >= n || grow(n); }
-  char* end() { return data_ + size_; }
-  void add(std::size_t n) { size_ += n; }  // n bytes have been written at end()
-  void clear() { size_ = 0; }
-  std::string_view bytes() const { return {data_, size_}; }
+  bool reserve(std::size_t n) { return static_cast<std::size_t>(limit_ - end_) >= n || grow(n); }
+  char* end() { return end_; }
+  void add(std::size_t n) { end_ += n; }  // n bytes have been written at end()
+  void end_at(char* end) { end_ = end; }  // they end there
+  void clear() { end_ = begin_; }
+  std::string_view bytes() const { return {begin_, size()}; }
 
  private:
   static constexpr std::size_t kFirst = 1024;
@@ -40,24 +41,33 @@ class Buffer {
     static std::pair<char*, std::size_t> kept{nullptr, 0};
     return kept;
   }
+  std::size_t size() const { return static_cast<std::size_t>(end_ - begin_); }
+  std::size_t capacity() const { return static_cast<std::size_t>(limit_ - begin_); }
 
-  bool grow(std::size_t n) {
-    if (data_ == nullptr && spare().first != nullptr) {
-      std::tie(data_, capacity_) = std::exchange(spare(), {nullptr, 0});
-      if (capacity_ >= n) return true;
+  void take(char* begin, std::size_t size, std::size_t capacity) {
+    begin_ = begin;
+    end_ = begin + size;
+    limit_ = begin + capacity;
+  }
+
+  [[gnu::noinline]] bool grow(std::size_t n) {
+    if (begin_ == nullptr && spare().first != nullptr) {
+      const auto [begin, capacity] = std::exchange(spare(), {nullptr, 0});
+      take(begin, 0, capacity);
+      if (capacity >= n) return true;
     }
-    std::size_t capacity = capacity_ < kFirst ? kFirst : capacity_;
-    while (capacity - size_ < n) capacity *= 2;
-    char* data = static_cast<char*>(std::realloc(data_, capacity));
-    if (data == nullptr) return false;
-    data_ = data;
-    capacity_ = capacity;
+    const std::size_t size = this->size();
+    std::size_t capacity = this->capacity() < kFirst ? kFirst : this->capacity();
+    while (capacity - size < n) capacity *= 2;
+    char* begin = static_cast<char*>(std::realloc(begin_, capacity));
+    if (begin == nullptr) return false;
+    take(begin, size, capacity);
     return true;
   }
 
-  char* data_ = nullptr;
-  std::size_t size_ = 0;
-  std::size_t capacity_ = 0;
+  char* begin_ = nullptr;
+  char* end_ = nullptr;
+  char* limit_ = nullptr;
 };
 
 }  // namespace celeriac::bindings

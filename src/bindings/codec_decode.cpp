@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "bindings/codec_format.hpp"
+#include "bindings/codec_reader.hpp"
 #include "bindings/codec_text.hpp"
 #include "bindings/codec_types.hpp"
 
@@ -42,14 +43,18 @@ static_assert(kRecent == 1U << (64U - 54U));
 
 PyObject* ascii(const char* p, std::size_t n) {
   PyObject* text = PyUnicode_New(static_cast<Py_ssize_t>(n), 0x7F);
-  if (text != nullptr && n > 0) std::memcpy(PyUnicode_1BYTE_DATA(text), p, n);
+  if (text == nullptr) return nullptr;
+  if (n <= kShortStr) {
+    copy_short(reinterpret_cast<char*>(PyUnicode_1BYTE_DATA(text)), p, n);
+  } else {
+    std::memcpy(PyUnicode_1BYTE_DATA(text), p, n);
+  }
   return text;
 }
 
-class Decoder {
+class Decoder : Reader {
  public:
-  explicit Decoder(std::string_view bytes)
-      : begin_(bytes.data()), p_(begin_), end_(begin_ + bytes.size()) {}
+  explicit Decoder(std::string_view bytes) : Reader(bytes) {}
   Decoder(const Decoder&) = delete;
   Decoder& operator=(const Decoder&) = delete;
   ~Decoder() {
@@ -71,60 +76,6 @@ class Decoder {
 
  private:
   static constexpr std::size_t kFew = 32;
-
-  PyObject* damaged(const char* what) {
-    PyErr_Format(PyExc_ValueError, "damaged at byte %zd of %zd: %s", p_ - begin_, end_ - begin_,
-                 what);
-    return nullptr;
-  }
-
-  // ---------------------------------------------------------------- bytes
-
-  std::size_t left() const { return static_cast<std::size_t>(end_ - p_); }
-
-  // Takes n bytes; nullptr with the error set when there are less.
-  const char* take(std::size_t n) {
-    if (n > left()) {
-      damaged("it ends too early");
-      return nullptr;
-    }
-    const char* at = p_;
-    p_ += n;
-    return at;
-  }
-
-  template <class T>
-  bool fixed(T* to) {
-    const char* at = take(sizeof(T));
-    if (at != nullptr) std::memcpy(to, at, sizeof(T));
-    return at != nullptr;
-  }
-
-  bool varint(std::size_t* to) {
-    std::uint64_t n = 0;
-    for (unsigned shift = 0; shift < 35; shift += 7) {
-      const char* at = take(1);
-      if (at == nullptr) return false;
-      const auto byte = static_cast<unsigned char>(*at);
-      n |= static_cast<std::uint64_t>(byte & 0x7FU) << shift;
-      if (byte < 0x80) {
-        *to = n;
-        return true;
-      }
-    }
-    damaged("a size without an end");
-    return false;
-  }
-
-  // A size and so many bytes.
-  const char* sized(std::size_t* n) { return varint(n) ? take(*n) : nullptr; }
-
-  // How many items follow, of so many bytes at least.
-  bool count(std::size_t* n, std::size_t least) {
-    if (!varint(n)) return false;
-    if (*n > left() / least) damaged("more items than bytes");
-    return *n <= left() / least;
-  }
 
   // ---------------------------------------------------------------- items
 
@@ -175,7 +126,7 @@ class Decoder {
     }
   }
 
-  PyObject* seldom(unsigned tag) {
+  [[gnu::noinline]] PyObject* seldom(unsigned tag) {
     std::size_t n = 0;
     switch (tag) {
       case kTagBigInt: {
@@ -237,7 +188,7 @@ class Decoder {
     return ascii(at, n);
   }
 
-  PyObject* new_shared(std::size_t n) {
+  [[gnu::noinline]] PyObject* new_shared(std::size_t n) {
     const char* at = take(n);
     if (at == nullptr) return nullptr;
     PyObject*& recent = g_recent[place_of(at, n)];
@@ -253,7 +204,7 @@ class Decoder {
   }
 
   // Passes a reference on, and keeps one of its own.
-  PyObject* enter_table(PyObject* made) {
+  [[gnu::noinline]] PyObject* enter_table(PyObject* made) {
     if (made == nullptr) return nullptr;
     if (shared_ == kMaxShared) {
       Py_DECREF(made);
@@ -291,7 +242,7 @@ class Decoder {
     return nullptr;
   }
 
-  PyObject* list(std::size_t n) {
+  [[gnu::noinline]] PyObject* list(std::size_t n) {
     if (n > left()) return damaged("more items than bytes");
     PyObject* made = enter(PyList_New(static_cast<Py_ssize_t>(n)));
     if (made == nullptr) return nullptr;
@@ -314,7 +265,7 @@ class Decoder {
     return leave(made, true);
   }
 
-  PyObject* dict(std::size_t n) {
+  [[gnu::noinline]] PyObject* dict(std::size_t n) {
     if (n > left() / 2) return damaged("more items than bytes");
     constexpr std::size_t kWithoutGrowing = 5;
     PyObject* made =
@@ -322,7 +273,8 @@ class Decoder {
     if (made == nullptr) return nullptr;
     bool good = true;
     for (std::size_t i = 0; good && i < n; ++i) {
-      PyObject* key = item();
+      PyObject* key = near_key();
+      if (key == nullptr) key = item();
       if (key == nullptr) return leave(made, false);
       PyObject* value = item();
       good = value != nullptr && PyDict_SetItem(made, key, value) == 0;
@@ -330,6 +282,15 @@ class Decoder {
       Py_XDECREF(value);
     }
     return leave(made, good);
+  }
+
+  // What most keys are, without a call; nullptr for all others.
+  PyObject* near_key() {
+    if (p_ == end_) return nullptr;
+    const std::size_t place = static_cast<unsigned char>(*p_) - std::size_t{kTagOldStr};
+    if (place >= kNearShared || place >= shared_) return nullptr;
+    ++p_;
+    return Py_NewRef(table_[place]);
   }
 
   PyObject* set(PyObject* fresh, std::size_t n) {
@@ -473,9 +434,6 @@ class Decoder {
     return status;
   }
 
-  const char* begin_;
-  const char* p_;
-  const char* end_;
   int depth_ = 0;
   std::size_t shared_ = 0;
   std::size_t capacity_ = kFew;

@@ -33,17 +33,66 @@ class Held {  // a reference of ours
 };
 
 // Each function that writes says false to stop: something isn't plain, or a Python error is set.
+// What is seldom called is kept out of the loops around what often is.
 class Encoder {
  public:
   explicit Encoder(Buffer& out) : out_(out) {}
 
   bool item(PyObject* o) {
+    if (!out_.reserve(kSmallest)) return false;
+    char* end = small(o, out_.end());
+    if (end == nullptr) return other_item(o);
+    out_.end_at(end);
+    return true;
+  }
+
+ private:
+  static constexpr std::size_t kSmallest = 1 + kShortStr;
+
+  // The commonest kinds, without a call. Writes at `to` and returns the end, or nullptr for others.
+  // REQUIRES: kSmallest bytes there.
+  [[gnu::always_inline]] char* small(PyObject* o, char* to) {
     const PyTypeObject* type = Py_TYPE(o);
-    if (type == &PyUnicode_Type) return text_value(o);
-    if (type == &PyLong_Type) return integer(o);
-    if (type == &PyFloat_Type) return fixed(kTagFloat, PyFloat_AS_DOUBLE(o));
-    if (o == Py_None) return tag(kTagNone);
-    if (type == &PyBool_Type) return tag(o == Py_True ? kTagTrue : kTagFalse);
+    if (type == &PyUnicode_Type) {
+      const auto n = static_cast<std::size_t>(PyUnicode_GET_LENGTH(o));
+      if (!PyUnicode_IS_COMPACT_ASCII(o) || n >= kShortStr || may_repeat(o, n)) return nullptr;
+      *to = static_cast<char>(kTagStr + n);
+      copy_short(to + 1, reinterpret_cast<const char*>(PyUnicode_1BYTE_DATA(o)), n);
+      return to + 1 + n;
+    }
+    if (type == &PyLong_Type) {
+      int overflow = 0;
+      const long long n = PyLong_AsLongLongAndOverflow(o, &overflow);
+      if (overflow != 0) return nullptr;
+      if (static_cast<unsigned long long>(n) < kSmallInts) {
+        *to = static_cast<char>(kTagInt + static_cast<unsigned>(n));
+        return to + 1;
+      }
+      if (n == static_cast<std::int8_t>(n)) return put(to, kTagInt1, static_cast<std::int8_t>(n));
+      if (n == static_cast<std::int16_t>(n)) return put(to, kTagInt2, static_cast<std::int16_t>(n));
+      if (n == static_cast<std::int32_t>(n)) return put(to, kTagInt4, static_cast<std::int32_t>(n));
+      return put(to, kTagInt8, static_cast<std::int64_t>(n));
+    }
+    if (type == &PyFloat_Type) return put(to, kTagFloat, PyFloat_AS_DOUBLE(o));
+    if (o != Py_None && type != &PyBool_Type) return nullptr;
+    *to = static_cast<char>(o == Py_None ? kTagNone : o == Py_True ? kTagTrue : kTagFalse);
+    return to + 1;
+  }
+
+  template <class T>
+  static char* put(char* to, unsigned first, T value) {
+    *to = static_cast<char>(first);
+    std::memcpy(to + 1, &value, sizeof value);
+    return to + 1 + sizeof value;
+  }
+
+  [[gnu::noinline]] bool other_item(PyObject* o) {
+    const PyTypeObject* type = Py_TYPE(o);
+    if (type == &PyUnicode_Type) {
+      const auto n = static_cast<std::size_t>(PyUnicode_GET_LENGTH(o));
+      return may_repeat(o, n) ? shared_text(o) : text(o, false);
+    }
+    if (type == &PyLong_Type) return big_integer(o);
     if (type == &PyDict_Type) return dict(o);
     if (type == &PyList_Type) return list(o);
     if (type == &PyTuple_Type) return tuple(o);
@@ -54,10 +103,9 @@ class Encoder {
     return of_the_library(o, type);
   }
 
- private:
   // ---------------------------------------------------------------- bytes
 
-  bool tag(unsigned value) {
+  bool tag(std::size_t value) {
     if (!out_.reserve(1)) return false;
     *out_.end() = static_cast<char>(value);
     out_.add(1);
@@ -67,10 +115,7 @@ class Encoder {
   template <class T>
   bool fixed(unsigned first, T value) {
     if (!out_.reserve(1 + sizeof value)) return false;
-    char* to = out_.end();
-    *to = static_cast<char>(first);
-    std::memcpy(to + 1, &value, sizeof value);
-    out_.add(1 + sizeof value);
+    out_.end_at(put(out_.end(), first, value));
     return true;
   }
 
@@ -104,20 +149,7 @@ class Encoder {
 
   // ---------------------------------------------------------------- numbers
 
-  bool integer(PyObject* o) {
-    int overflow = 0;
-    const long long n = PyLong_AsLongLongAndOverflow(o, &overflow);
-    if (overflow != 0) return big_integer(o);
-    if (static_cast<unsigned long long>(n) < kSmallInts) {
-      return tag(kTagInt + static_cast<unsigned>(n));
-    }
-    if (n == static_cast<std::int8_t>(n)) return fixed(kTagInt1, static_cast<std::int8_t>(n));
-    if (n == static_cast<std::int16_t>(n)) return fixed(kTagInt2, static_cast<std::int16_t>(n));
-    if (n == static_cast<std::int32_t>(n)) return fixed(kTagInt4, static_cast<std::int32_t>(n));
-    return fixed(kTagInt8, static_cast<std::int64_t>(n));
-  }
-
-  bool big_integer(PyObject* o) {
+  [[gnu::noinline]] bool big_integer(PyObject* o) {
     const std::size_t n = int_size(o);
     if (n == 0 || !sized(kTagBigInt, n, n) || !int_to_bytes(o, out_.end(), n, true)) return false;
     out_.add(n);
@@ -126,14 +158,12 @@ class Encoder {
 
   // ---------------------------------------------------------------- text
 
-  bool text(PyObject* o, bool into_table) {
+  [[gnu::noinline]] bool text(PyObject* o, bool into_table) {
     if (PyUnicode_IS_COMPACT_ASCII(o)) {
       const auto n = static_cast<std::size_t>(PyUnicode_GET_LENGTH(o));
-      if (n < kShortStr) {
-        if (!out_.reserve(1 + kShortStr)) return false;
-        *out_.end() = static_cast<char>((into_table ? kTagNewStr : kTagStr) + n);
-        out_.add(1);
-      } else if (!sized(into_table ? kTagLongNewStr : kTagLongStr, n, n)) {
+      if (n >= kShortStr) {
+        if (!sized(into_table ? kTagLongNewStr : kTagLongStr, n, n)) return false;
+      } else if (!out_.reserve(n + 1) || !tag((into_table ? kTagNewStr : kTagStr) + n)) {
         return false;
       }
       raw(PyUnicode_1BYTE_DATA(o), n);
@@ -152,17 +182,15 @@ class Encoder {
   }
 
   // Names and the like are interned, and likely to come again; other text hardly ever does.
-  bool text_value(PyObject* o) {
-    const Py_ssize_t n = PyUnicode_GET_LENGTH(o);
-    if (PyUnicode_CHECK_INTERNED(o) != 0 && n > 1 && n <= 64) return shared_text(o);
-    return text(o, false);
+  static bool may_repeat(PyObject* o, std::size_t n) {
+    return PyUnicode_CHECK_INTERNED(o) != 0 && n > 1 && n <= 2 * kShortStr;
   }
 
-  bool shared_text(PyObject* o) {
+  [[gnu::noinline]] bool shared_text(PyObject* o) {
     const std::size_t place = strings_.find(o);
+    if (place >= kMaxShared) return text(o, place == SharedStrings::kNew);
     if (place < kNearShared) return tag(static_cast<unsigned>(kTagOldStr + place));
-    if (place < kMaxShared) return sized(kTagFarStr, place, 0);
-    return text(o, place == SharedStrings::kNew);
+    return sized(kTagFarStr, place, 0);
   }
 
   // ---------------------------------------------------------------- containers
@@ -214,13 +242,26 @@ class Encoder {
     Py_ssize_t written = 0;
     PyObject* key = nullptr;
     PyObject* value = nullptr;
+    std::size_t first = 0;
+    strings_.begin_keys();
     for (; PyDict_Next(o, &at, &key, &value) != 0; ++written) {
-      if (PyUnicode_CheckExact(key)) {
-        if (!shared_text(key) || !item(value)) return false;
+      if (strings_.is_next(key) && out_.reserve(1 + kSmallest)) {
+        char* to = out_.end();
+        const std::size_t place = strings_.take_next();
+        if (written == 0) first = place;
+        *to++ = static_cast<char>(kTagOldStr + place);
+        char* end = small(value, to);
+        out_.end_at(end == nullptr ? to : end);
+        if (end == nullptr && !other_item(value)) return false;
+      } else if (PyUnicode_CheckExact(key)) {
+        if (!shared_text(key)) return false;
+        if (written == 0) first = strings_.latest();
+        if (!item(value)) return false;
       } else if (!other_pair(key, value)) {
         return false;
       }
     }
+    strings_.end_keys(first);
     --depth_;
     return written == n;
   }

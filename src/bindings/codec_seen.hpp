@@ -69,8 +69,26 @@ class SharedStrings {
   static constexpr std::size_t kNew = kMaxShared;          // it has entered the table
   static constexpr std::size_t kOutside = kMaxShared + 1;  // it has not
 
+  // Dicts in a row have the same keys in the same order: the next place, most of the time.
+  bool is_next(PyObject* text) const {
+    return next_ < size_ && next_ < kFew && few_[next_] == text;
+  }
+  std::size_t take_next() { return next_++; }
+
   // Where the string stands in the table, or one of the above. REQUIRES: exactly a str.
   std::size_t find(PyObject* text) {
+    const std::size_t place = look_up(text);
+    next_ = place == kNew ? size_ : place + 1;
+    return place;
+  }
+
+  // The keys of a dict follow; likely those of the dict before, which began at this place.
+  void begin_keys() { next_ = first_; }
+  std::size_t latest() const { return next_ - 1; }  // what was found last
+  void end_keys(std::size_t first) { first_ = first; }
+
+ private:
+  std::size_t look_up(PyObject* text) {
     Py_hash_t hash = reinterpret_cast<PyASCIIObject*>(text)->hash;
     if (hash == -1) hash = PyObject_Hash(text);
     for (std::size_t probe = 0; probe < kProbes; ++probe) {
@@ -86,7 +104,6 @@ class SharedStrings {
     return kOutside;
   }
 
- private:
   struct Place {
     PyObject* text;
     Py_hash_t hash;
@@ -125,6 +142,8 @@ class SharedStrings {
 
   const std::uint64_t value_;
   std::size_t size_ = 0;
+  std::size_t next_ = 0;
+  std::size_t first_ = 0;
   PyObject* few_[kFew];
   std::vector<PyObject*> more_;
 };

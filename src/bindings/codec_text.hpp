@@ -9,6 +9,31 @@
 
 namespace celeriac::bindings {
 
+// memcpy() of up to 32 bytes, which is a call's length too long for them.
+inline void copy_short(char* to, const char* from, std::size_t n) {
+  const auto ends = [&](auto word) {
+    std::memcpy(&word, from, sizeof word);
+    auto last = word;
+    std::memcpy(&last, from + n - sizeof word, sizeof word);
+    std::memcpy(to, &word, sizeof word);
+    std::memcpy(to + n - sizeof word, &last, sizeof word);
+  };
+  struct Half {
+    std::uint64_t a, b;
+  };
+  if (n >= 16) {
+    ends(Half{});
+  } else if (n >= 8) {
+    ends(std::uint64_t{});
+  } else if (n >= 4) {
+    ends(std::uint32_t{});
+  } else if (n >= 2) {
+    ends(std::uint16_t{});
+  } else if (n == 1) {
+    *to = *from;
+  }
+}
+
 inline bool is_ascii(const char* p, std::size_t n) {
   std::uint64_t all = 0;
   std::uint64_t w = 0;

@@ -73,7 +73,9 @@ PyObject* guarded(const Call& call) {
   return nullptr;
 }
 
-// An entry of a table of methods. `doc` begins with the signature: "get($self, key, /)\n--\n".
+inline PyObject* truth(bool value) { return Py_NewRef(value ? Py_True : Py_False); }
+
+// An entry of a table of methods. `doc` begins with the signature, as in "get($self, key)\n--\n\n".
 inline PyMethodDef fast_method(const char* name, FastCall call, const char* doc) {
   return {name, reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(call)),
           METH_FASTCALL | METH_KEYWORDS, doc};

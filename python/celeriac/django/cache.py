@@ -34,6 +34,7 @@ else:
         """The calls of MoreCache, the hot ones natively where that makes no difference."""
 
 
+
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
 
