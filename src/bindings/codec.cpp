@@ -1,5 +1,7 @@
 #include "bindings/codec.hpp"
 
+#include <pybind11/gil_safe_call_once.h>
+
 #include <cmath>
 #include <cstring>
 #include <new>
@@ -17,10 +19,18 @@ namespace py = pybind11;
 namespace celeriac::bindings {
 namespace {
 
+// An import may give the interpreter lock away: a plain static would let another thread wait for
+// the import with that lock in its hands.
+using Once = py::gil_safe_call_once_and_store<py::object>;
+
 py::object& pickle_function(const char* name) {
-  static auto* dumps = new py::object(py::module_::import("pickle").attr("dumps"));
-  static auto* loads = new py::object(py::module_::import("pickle").attr("loads"));
-  return std::strcmp(name, "dumps") == 0 ? *dumps : *loads;
+  PYBIND11_CONSTINIT static Once dumps;
+  PYBIND11_CONSTINIT static Once loads;
+  Once& which = std::strcmp(name, "dumps") == 0 ? dumps : loads;
+  return which
+      .call_once_and_store_result(
+          [name]() -> py::object { return py::module_::import("pickle").attr(name); })
+      .get_stored();
 }
 
 void encode_pickle(py::handle object, Encoded* to) {

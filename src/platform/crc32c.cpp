@@ -64,6 +64,8 @@ std::uint32_t crc32c_hardware(const void* data, std::size_t n, std::uint32_t see
 bool has_hardware() { return false; }
 #endif
 
+const bool kHardware = has_hardware();  // found out at load time, see fork_guard.cpp
+
 }  // namespace
 
 std::uint32_t crc32c_portable(const void* data, std::size_t n, std::uint32_t seed) {
@@ -74,8 +76,7 @@ std::uint32_t crc32c_portable(const void* data, std::size_t n, std::uint32_t see
 }
 
 std::uint32_t crc32c(const void* data, std::size_t n, std::uint32_t seed) {
-  static const bool hardware = has_hardware();
-  return hardware ? crc32c_hardware(data, n, seed) : crc32c_portable(data, n, seed);
+  return kHardware ? crc32c_hardware(data, n, seed) : crc32c_portable(data, n, seed);
 }
 
 }  // namespace celeriac

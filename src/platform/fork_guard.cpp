@@ -11,7 +11,9 @@
 namespace celeriac {
 namespace {
 
-// Never destroyed: handles may outlive static destruction at interpreter exit.
+// Made at load time: a child that is forked while another thread makes a local static finds it
+// half made for ever, and waits. Never destroyed: handles may outlive static destruction at
+// interpreter exit.
 struct State {
   std::mutex mutex;
   std::vector<ForkListener*> listeners;
@@ -19,10 +21,10 @@ struct State {
   std::atomic<std::uint64_t> last{1};
 };
 
-State& state() {
-  static State* s = new State;
-  return *s;
-}
+State* make_state();
+State* const kState = make_state();
+
+State& state() { return *kState; }
 
 void before_fork() { state().mutex.lock(); }
 
@@ -30,7 +32,7 @@ void after_fork_in_parent() { state().mutex.unlock(); }
 
 void after_fork_in_child() {
   State& s = state();
-  if (s.page != nullptr) s.page->store(0, std::memory_order_relaxed);
+  s.page->store(0, std::memory_order_relaxed);
   for (ForkListener* l : s.listeners) l->after_fork_in_child();
   s.mutex.unlock();
 }
@@ -45,17 +47,16 @@ std::atomic<std::uint64_t>* make_page() {
   return page;
 }
 
-State& ready_state() {
-  static std::once_flag once;
-  State& s = state();
-  std::call_once(once, [&s] { s.page = make_page(); });
+State* make_state() {
+  auto* s = new State;
+  s->page = make_page();
   return s;
 }
 
 }  // namespace
 
 std::uint64_t fork_generation() {
-  static State& s = ready_state();
+  State& s = state();
   std::uint64_t g = s.page->load(std::memory_order_relaxed);
   if (g != 0) return g;
   // A child's first question. Two threads may ask at once: the first to store wins.
@@ -65,7 +66,7 @@ std::uint64_t fork_generation() {
 }
 
 void ForkListener::listen() {
-  State& s = ready_state();
+  State& s = state();
   const std::lock_guard lock(s.mutex);
   s.listeners.push_back(this);
 }

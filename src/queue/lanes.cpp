@@ -144,6 +144,20 @@ void Lanes::abandon_lane(layout::QueueRecord& q, std::uint8_t priority) {
   q.lanes[priority].store(0, std::memory_order_release);  // its block is lost; the slots are not
 }
 
+void Lanes::give_back(layout::QueueRecord& q, OwnerTag me) {
+  OwnerMutex mutex(q.lanes_mutex, base_.owners);
+  const MutexGuard guard(mutex, mutex.lock_within(me, kMutexPatience));
+  if (!guard.held() || !settle(q, me)) return;
+  for (std::uint32_t p = 0; p < layout::kPriorities; ++p) {
+    if (lane(q, static_cast<std::uint8_t>(p)) == nullptr) continue;
+    const std::uint64_t block = q.lanes[p].load(std::memory_order_relaxed);
+    q.lanes_mutex.pending[1].store(base_.heap.ticket(block), std::memory_order_release);
+    q.lanes[p].store(0, std::memory_order_seq_cst);
+    CELERIAC_CRASH_POINT("queue.delete.lane");
+    if (!settle(q, me)) return;
+  }
+}
+
 void Lanes::rebuild(layout::QueueRecord& q, std::unordered_set<std::uint64_t>* seen) {
   // Room that no block of a lane has, but for what the heap may leave at a block's end.
   const std::uint64_t too_large = aligned_bytes(sizeof(layout::Lane)) + 256;

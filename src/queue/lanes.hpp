@@ -92,6 +92,11 @@ class Lanes {
     return false;
   }
 
+  // Gives the lanes of a deleted queue back, as far as nobody may be looking into them: the rest
+  // stays for the next queue in this place. REQUIRES: the caller is inside an operation.
+  // Crash-safe: L3; a lane taken off and not freed is settled by whoever makes one next.
+  void give_back(layout::QueueRecord& q, OwnerTag me);
+
   // Empties every lane of the queue; what isn't a lane, or another one's too, is forgotten.
   // REQUIRES: nobody else uses the arena. `seen`: blocks of lanes met so far.
   // Crash-safe: idempotent.

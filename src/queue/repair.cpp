@@ -87,6 +87,8 @@ bool Queues::remove(const QueueRef& queue, OwnerTag me) {
     return meta.of(queue.index, queue.generation) &&
            (w.state() == kSlotReady || w.state() == kSlotDelayed || w.state() == kSlotDead);
   });
+  const OperationScope operation(base_.owners.record(me.slot));
+  lanes_.give_back(*queue.record, me);
   return true;
 }
 
@@ -226,7 +228,9 @@ void Queues::repair(const DeadOwners& dead) {
     if (w.state() != kQueueActive) continue;
     if (w.owner().valid() && dead.contains(w.owner())) {  // bound to the dead
       const QueueRef ref{q, i, w.generation()};
-      if (directory_.remove(ref)) parking_.wake_all(*q);
+      if (!directory_.remove(ref)) continue;
+      parking_.wake_all(*q);
+      if (me.valid()) lanes_.give_back(*q, me);
       continue;
     }
     if (dead.interrupted()) lanes_.distrust(*q);
