@@ -92,6 +92,8 @@ class Heap {
   // Payload of a block, or null when `bytes` don't fit into it or the offset is nonsense.
   char* payload(std::uint64_t offset, std::uint64_t bytes);
   layout::Word* word(std::uint64_t offset);
+  // Is there a free block for so many bytes, about? A hint, without the mutex.
+  bool may_fit(std::uint64_t bytes) const;
   // Bytes of a block's payload, 0 when the offset is nonsense.
   std::uint64_t room(std::uint64_t offset);
 
