@@ -60,7 +60,7 @@ class Heap {
         owners_(owners),
         control_(*arena.fixed<layout::HeapControl>(layout::kHeap)) {}
 
-  // What the arena may grow to for cache entries. The last eighth is for everything else, so that a
+  // What the arena may grow to for the cache. The last eighth is for everything else, so that a
   // cache that has filled its part leaves unbroken room for queues.
   std::uint64_t cache_ceiling() const { return arena_.capacity() - arena_.capacity() / 8; }
 
