@@ -88,8 +88,8 @@ Result<Reserved> Eviction::room_for(SegmentPlace to, const EntryHead& head, bool
       if (added) continue;
       last = added.status();
       if (last.code() != Code::kNotEnoughMemory || !evict) return last;
-      // The oldest first. Where that leaves holes of other sizes than a large value needs, what lies
-      // side by side.
+      // The oldest first. Where that leaves holes of other sizes than a large value needs, what
+      // lies side by side.
       const std::uint64_t freed = size <= segments_.ordinary() || given < 2 * size
                                       ? reclaim(me)
                                       : clear_window(Heap::cost(size), me);

@@ -31,8 +31,8 @@
 //   S4  `live` is what is linked or reserved: never less, but for damage. More, when a writer died;
 //       it goes with the segment.
 //   S5  Lock order: directory, shard, heap.
-//   S6  What a dead process left of large values is given back when it is reaped: single segments of
-//       its making that nothing leads to, and all segments in which nothing lives.
+//   S6  What a dead process left of large values is given back when it is reaped: single segments
+//       of its making that nothing leads to, and all segments in which nothing lives.
 // Killed at any instruction: who takes the directory's mutex from the dead rebuilds all chains, the
 // free list and the open segments from the records, and settles the blocks in `pending`.
 #pragma once
@@ -136,8 +136,8 @@ class Segments {
   // Crash-safe: S2; the room of a dead writer is garbage.
   std::optional<Reserved> append(SegmentPlace to, const EntryHead& head);
   // A new segment with `bytes` of payload at the young end of its queue, open unless it is single;
-  // its number. `draining`: from the spare blocks, if need be. kNotEnoughMemory: the caller may make
-  // room and ask again.
+  // its number. `draining`: from the spare blocks, if need be. kNotEnoughMemory: the caller may
+  // make room and ask again.
   // Crash-safe: the record counts when it is complete.
   Result<std::uint32_t> add(SegmentPlace to, std::uint64_t bytes, bool draining, OwnerTag me);
   // Room for the only entry of a single segment. Crash-safe: as append().

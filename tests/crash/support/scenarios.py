@@ -114,9 +114,9 @@ def cache_of_log(v: Victim) -> None:
     cache = v.cache()
     v.call({}, lambda: cache._core.compare_and_set("k0", 1, "not stored", None))
     for i in range(5000):
-        key = f"k{i * 7 % 3500}"
+        key = f"k{i * 11 % 3500}"
         v.call({"evict": "c"}, lambda: None)
-        v.set(key, f"{i} " * 200)
+        v.set(key, f"{i} " * 300)
         if i % 3 == 0:
             v.call({}, lambda key=key: (cache.get(key), cache.get(key)))
     v.call({"evict": "c"}, lambda: None)
