@@ -96,18 +96,14 @@ class Cache:
         self.name = name
         self.ttl_default = ttl
         self.max_entries = max_entries
+        if max_entries is not None:
+            core.limit(min(max_entries, 2**32 - 1))
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r}>"
 
     def _seconds(self, ttl: TTL) -> float | None:
         return self.ttl_default if isinstance(ttl, _UseDefault) else ttl
-
-    def _bound(self) -> None:
-        if self.max_entries is not None:
-            over = self._core.entries() - self.max_entries + 1
-            if over > 0:
-                self._core.cull(over)
 
     # ------------------------------------------------------------------ one key
 
@@ -121,7 +117,6 @@ class Cache:
         if seconds is not None and seconds <= 0:
             self._core.delete(key)
             return
-        self._bound()
         self._core.set(key, value, seconds)
 
     def add(self, key: Key, value: Any, ttl: TTL = USE_DEFAULT) -> bool:
@@ -129,7 +124,6 @@ class Cache:
         seconds = self._seconds(ttl)
         if seconds is not None and seconds <= 0:
             return not self._core.contains(key)
-        self._bound()
         return self._core.add(key, value, seconds)
 
     def replace(self, key: Key, value: Any, ttl: TTL = USE_DEFAULT) -> bool:

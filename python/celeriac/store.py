@@ -92,7 +92,8 @@ class Store:
         :param ttl: default time to live in seconds; None = no expiry.
         :param serializer: ``native`` (plain values in a form of their own, the rest pickled) or
             ``pickle``.
-        :param max_entries: bound by count, beside the store's bound by memory.
+        :param max_entries: bound by count, beside the store's bound by memory. It is the
+            namespace's, for everybody who uses it: whoever names one last has set it.
         """
         if serializer not in SERIALIZERS:
             raise ConfigurationError(

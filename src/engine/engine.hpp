@@ -38,6 +38,8 @@ class CacheEngine {
                                             std::int64_t* result) = 0;
   virtual Status clear() = 0;
   virtual Result<std::uint64_t> cull(std::uint64_t n) = 0;
+  // At most so many entries, for everybody who uses the cache; 0 = as many as memory holds.
+  virtual Status limit(std::uint32_t max_entries) = 0;
   virtual Result<std::uint64_t> entries() = 0;
   virtual Result<CacheCounts> counts() = 0;
   virtual Status each(
