@@ -56,4 +56,55 @@ inline bool equal(const void* shared, const void* with, std::size_t n) {
   return true;
 }
 
+// The same for shared sides that are only 2-byte aligned: log entries lie like that. Reads take the
+// aligned words around, up to 7 bytes before and behind; writes touch no byte that isn't theirs,
+// since neighbours may be written meanwhile (an odd last byte is written with a zero behind it).
+
+inline void copy_out_packed(void* to, const char* shared, std::size_t n) {
+  const auto address = reinterpret_cast<std::uintptr_t>(shared);
+  const unsigned shift = static_cast<unsigned>(address & 7U) * 8;
+  const auto* in = reinterpret_cast<const std::uint64_t*>(shared - (address & 7U));
+  if (shift == 0) return copy_out(to, in, n);
+  if (n == 0) return;
+  auto* out = static_cast<char*>(to);
+  std::uint64_t low = relaxed_load(in++);
+  for (; n >= 8; n -= 8, out += 8) {
+    const std::uint64_t high = relaxed_load(in++);
+    const std::uint64_t w = low >> shift | high << (64 - shift);
+    std::memcpy(out, &w, 8);
+    low = high;
+  }
+  if (n == 0) return;
+  std::uint64_t w = low >> shift;
+  if (n * 8 > 64 - shift) w |= relaxed_load(in) << (64 - shift);
+  std::memcpy(out, &w, n);
+}
+
+inline void copy_in_packed(char* shared, const void* from, std::size_t n) {
+  const auto* in = static_cast<const char*>(from);
+  const auto half = [&] {
+    std::uint16_t w = 0;
+    const std::size_t step = n < 2 ? n : 2;
+    std::memcpy(&w, in, step);
+    std::atomic_ref(*reinterpret_cast<std::uint16_t*>(shared)).store(w, std::memory_order_relaxed);
+    shared += 2, in += step, n -= step;
+  };
+  while (n > 0 && reinterpret_cast<std::uintptr_t>(shared) % 8 != 0) half();
+  const std::size_t whole = n / 8 * 8;
+  copy_in(shared, in, whole);
+  shared += whole, in += whole, n -= whole;
+  while (n > 0) half();
+}
+
+inline bool equal_packed(const char* shared, const char* with, std::size_t n) {
+  std::uint64_t buffer[8];
+  while (n > 0) {
+    const std::size_t step = n < sizeof buffer ? n : sizeof buffer;
+    copy_out_packed(buffer, shared, step);
+    if (std::memcmp(buffer, with, step) != 0) return false;
+    shared += step, with += step, n -= step;
+  }
+  return true;
+}
+
 }  // namespace celeriac

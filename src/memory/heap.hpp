@@ -92,6 +92,8 @@ class Heap {
   // Payload of a block, or null when `bytes` don't fit into it or the offset is nonsense.
   char* payload(std::uint64_t offset, std::uint64_t bytes);
   layout::Word* word(std::uint64_t offset);
+  // Bytes of a block's payload, 0 when the offset is nonsense.
+  std::uint64_t room(std::uint64_t offset);
 
   // A run of neighbouring blocks with at least `bytes` (headers included) together, each free or
   // one that `gives_way(offset)` says could be freed: those are what it returns, for the caller to

@@ -236,7 +236,7 @@ TEST_F(CacheTest, CountsAreExact) {
   EXPECT_EQ(c.misses, 1U);
   EXPECT_EQ(c.deletes, 1U);
   EXPECT_EQ(c.entries, 1U);
-  EXPECT_EQ(c.bytes, Heap::cost(sizeof(layout::Entry) + 8 + 1));
+  EXPECT_EQ(c.bytes, kEntryHead + 1 + 1 + sizeof(layout::Word));
 }
 
 TEST_F(CacheTest, NothingLeaksThroughReplacingAndErasing) {

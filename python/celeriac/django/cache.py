@@ -34,7 +34,6 @@ else:
         """The calls of MoreCache, the hot ones natively where that makes no difference."""
 
 
-
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
 
