@@ -51,7 +51,6 @@ class Cache {
 
   Namespaces& namespaces() { return spaces_; }
   Segments& segments() { return segments_; }
-  Index& index() { return index_; }
   Eviction& eviction() { return eviction_; }
   Index& index() { return index_; }
 

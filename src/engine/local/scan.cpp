@@ -1,14 +1,12 @@
 // LocalCache::scan: the keys of a namespace, a few buckets at a time.
 //
-//   cursor = {restarts:16 | shard:16 | bucket:32}, the table word that the bucket was counted in, and
-//            the shard's count of moves when it was begun
+//   cursor = {restarts:16 | shard:16 | bucket:32}, the table word that the bucket was counted in,
+//            and the shard's count of moves when it was begun
 //
 // A step holds one shard's mutex while it copies the keys of a bounded number of buckets. Where the
-// table was replaced, or an entry moved to its other bucket, since the shard was begun, one that was
-// ahead may be behind now: the shard is walked again from its first bucket, with steps twice as
+// table was replaced, or an entry moved to its other bucket, since the shard was begun, one that
+// was ahead may be behind now: the shard is walked again from its first bucket, with steps twice as
 // long, so that in the end one step has it all. Keys come twice then.
-#include <algorithm>
-
 #include "engine/local/cache.hpp"
 #include "memory/copy.hpp"
 
