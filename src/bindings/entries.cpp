@@ -74,7 +74,7 @@ py::object examine(CacheHandle& c, py::handle key, bool whole) {
 }
 
 py::tuple scan(CacheHandle& c, Cursor cursor, std::size_t most) {
-  ScanCursor at{cursor[0], cursor[1], cursor[2]};
+  ScanCursor at{std::get<0>(cursor), std::get<1>(cursor), std::get<2>(cursor)};
   py::list keys;
   py::list named;
   py::list sizes;
