@@ -308,6 +308,12 @@ class Cache:
         self, mapping: Mapping[Any, Any], ttl: TTL = USE_DEFAULT, *, tags: Iterable[str] = ()
     ) -> list[Any]:
         """Store several values; the keys that couldn't be stored for want of memory or size."""
+        seconds = self._seconds(ttl)
+        if self.max_entries is None and (seconds is None or seconds > 0):
+            if tags or not self.is_plain:
+                names = tagging.names(tags)
+                mapping = {key: self._entries.pack(mapping[key], names) for key in mapping}
+            return self._core.set_many(mapping, seconds)
         failed = []
         for key in mapping:
             if not isinstance(key, (str, bytes)):  # before anything is stored

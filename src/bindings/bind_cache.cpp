@@ -114,6 +114,36 @@ PyObject* store(PyObject* self, PyObject* const* args, Py_ssize_t n, PyObject* n
   });
 }
 
+// The keys that the store couldn't take. A key that is none: TypeError, before anything is stored.
+PyObject* set_many(PyObject* self, PyObject* const* args, Py_ssize_t n, PyObject* names) {
+  static const auto& known = *new auto(interned("mapping", "ttl"));
+  return guarded([&] {
+    const Call call(self, {args, n, names}, known, 2);
+    const std::uint64_t expires = expiry(call.args[1]);
+    const auto items = py::reinterpret_steal<py::list>(PyMapping_Items(call.args[0]));
+    if (!items) throw py::error_already_set();
+    for (const py::handle item : items) {
+      if (!PyTuple_Check(item.ptr()) || PyTuple_GET_SIZE(item.ptr()) != 2) {
+        throw py::type_error("the items of a mapping are pairs");
+      }
+      static_cast<void>(key_bytes(PyTuple_GET_ITEM(item.ptr(), 0)));
+    }
+    py::list failed;
+    for (const py::handle item : items) {
+      const py::handle key = PyTuple_GET_ITEM(item.ptr(), 0);
+      Encoded e;
+      encode(PyTuple_GET_ITEM(item.ptr(), 1), call.cache.pickle_all, &e);
+      const Result<bool> stored =
+          call.engine().store(key_bytes(key), e.value, expires, StoreMode::kSet, 0);
+      if (stored) continue;
+      const Code code = stored.status().code();
+      if (code == Code::kConfiguration || code == Code::kInterrupted) raise(stored.status());
+      failed.append(key);
+    }
+    return failed.release().ptr();
+  });
+}
+
 PyObject* erase(PyObject* self, PyObject* const* args, Py_ssize_t n, PyObject* names) {
   static const auto& known = *new auto(interned("key"));
   return guarded([&] {
@@ -165,6 +195,7 @@ PyMethodDef* hot_methods() {
       fast_method("get", &get, "get($self, key, default=None)\n--\n\n"),
       fast_method("get_many", &get_many, "get_many($self, keys)\n--\n\n"),
       fast_method("set", &store<StoreMode::kSet>, "set($self, key, value, ttl)\n--\n\n"),
+      fast_method("set_many", &set_many, "set_many($self, mapping, ttl)\n--\n\n"),
       fast_method("add", &store<StoreMode::kAdd>, "add($self, key, value, ttl)\n--\n\n"),
       fast_method("replace", &store<StoreMode::kReplace>,
                   "replace($self, key, value, ttl)\n--\n\n"),

@@ -288,7 +288,7 @@ PyObject* get_many(PyObject* self, PyObject* const* args, Py_ssize_t n, PyObject
                  });
 }
 
-// As get_many. What was stored before a key that isn't for us is stored once more.
+// As get_many; the keys are looked at before anything is stored.
 PyObject* set_many(PyObject* self, PyObject* const* args, Py_ssize_t n, PyObject* names) {
   static const auto& known = *new auto(interned("data", "timeout", "version"));
   return attempt(self, "set_many", {args, n, names}, known, 1,
@@ -302,6 +302,10 @@ PyObject* set_many(PyObject* self, PyObject* const* args, Py_ssize_t n, PyObject
                    Py_ssize_t at = 0;
                    PyObject* key = nullptr;
                    PyObject* value = nullptr;
+                   while (PyDict_Next(all.ptr(), &at, &key, &value) != 0) {
+                     if (!full.make(head, key, a[2])) return nullptr;
+                   }
+                   at = 0;
                    while (PyDict_Next(all.ptr(), &at, &key, &value) != 0) {
                      if (!full.make(head, key, a[2])) return nullptr;
                      Encoded e;

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -413,3 +415,52 @@ def test_settings_of_django_redis(
 def test_an_error_that_is_not_ignored(backend: Make) -> None:
     with pytest.raises(celeriac.StoreNotFound):
         backend(OPTIONS={"create": False, "IGNORE_EXCEPTIONS": False}).get("key")
+
+
+# ---- decorators
+
+DECORATED = """
+import asyncio, sys
+from django.conf import settings
+BACKEND = sys.argv[2]
+settings.configure(CACHES={"default": {"BACKEND": BACKEND, "LOCATION": sys.argv[1]}})
+import celeriac
+from django.core.cache import cache
+calls = []
+
+@celeriac.cached(60, key="k:{x}", tags=["t"], stale=5)
+def function(x):
+    calls.append(x)
+    return x
+
+@celeriac.cached(key="a:{x}")
+async def coroutine(x):
+    calls.append(x)
+    return x
+
+@celeriac.evict("k:*", tags=["t"])
+def change(): ...
+
+assert (function(1), function(1), calls) == (1, 1, [1])
+assert (cache.get("k:1"), cache.ttl("k:1")) == (1, 60)
+assert asyncio.run(coroutine(2)) == asyncio.run(coroutine(2)) == cache.get("a:2") == 2
+assert len(calls) == 2
+change()
+assert cache.keys() == ["a:2"]
+assert function.refresh(1) == 1 and function.invalidate(1) is True
+cache.store.destroy(force=True)
+"""
+
+
+def run_decorated(location: str, backend: str) -> str:
+    command = [sys.executable, "-c", DECORATED, location, backend]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60).stderr
+
+
+def test_decorators_use_djangos_default_cache(location: str) -> None:
+    assert run_decorated(location, "celeriac.django.cache.CeleriacCache") == ""
+
+
+def test_another_default_cache_of_django_is_none_of_ours(location: str) -> None:
+    said = run_decorated(location, "django.core.cache.backends.locmem.LocMemCache")
+    assert "ConfigurationError: no default cache" in said

@@ -214,7 +214,7 @@ def odd_key(key: str, prefix: str, version: Any) -> str:
 
 def stored_keys(cache: CeleriacCache) -> list[Any]:
     store = cache.store
-    return sorted(key for name in store.caches() for key in store.cache(name).keys())
+    return sorted(key for name in store.caches() for key in store.cache(name).keys("*"))
 
 
 def test_swapped_attributes(native: CeleriacCache) -> None:
