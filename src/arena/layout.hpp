@@ -46,6 +46,7 @@ constexpr std::uint32_t kLogCount = kMaxNamespaces + 1;
 constexpr std::uint32_t kLifeClasses = 8;
 constexpr std::uint32_t kSegmentsPerChunk = 256;
 constexpr std::uint32_t kMaxSegmentChunks = 2048;
+constexpr std::uint32_t kSpareSegments = 4;
 constexpr std::uint32_t kMaxQueues = 1024;
 constexpr std::uint32_t kSlotsPerChunk = 1024;
 constexpr std::uint32_t kMaxSlotChunks = 1024;
@@ -166,7 +167,7 @@ static_assert(sizeof(BlockHead) == 16);
 
 // A segment of the cache's memory (store/segments.hpp).
 struct SegmentRecord {
-  Word word;        // {state:4 | generation:32}
+  Word word;        // tagged word: state, maker of a single one, generation
   Word block;       // heap block that holds the entries
   Word live;        // {entries:28 | bytes:36} that index words lead to: a hint
   Word base;        // when it was opened: expiries count from here, and queues are in this order
@@ -197,11 +198,12 @@ struct LogRecord {
 static_assert(sizeof(LogRecord) == 128);
 
 struct SegmentDirectory {
-  MutexWord mutex;  // of all logs and segments
-  HalfWord high;    // records below it were used at least once; 0 is none
-  HalfWord free;    // first of the free list
-  HalfWord victim;  // the segment that is being drained for its memory
-  HalfWord fate;    // of its entries
+  MutexWord mutex;             // of all logs and segments
+  HalfWord high;               // records below it were used at least once; 0 is none
+  HalfWord free;               // first of the free list
+  HalfWord victim;             // the segment that is being drained for its memory
+  HalfWord fate;               // of its entries
+  Word spare[kSpareSegments];  // blocks kept back, so that draining has where to put what stays
   Word offsets[kMaxSegmentChunks];         // blocks of SegmentRecord[256]; the first is here:
   SegmentRecord first[kSegmentsPerChunk];  // a full arena can have a segment without another block
 };
@@ -410,6 +412,7 @@ constexpr std::uint64_t fingerprint() {
                                  kLifeClasses,
                                  kSegmentsPerChunk,
                                  kMaxSegmentChunks,
+                                 kSpareSegments,
                                  kSignalCount,
                                  kMaxQueues,
                                  kSlotsPerChunk,

@@ -56,9 +56,9 @@ inline bool equal(const void* shared, const void* with, std::size_t n) {
   return true;
 }
 
-// The same for shared sides that are only 2-byte aligned: log entries lie like that. Reads take the
-// aligned words around, up to 7 bytes before and behind; writes touch no byte that isn't theirs,
-// since neighbours may be written meanwhile (an odd last byte is written with a zero behind it).
+// The same for shared sides at any address: entries are packed. Reads take the aligned words
+// around, up to 7 bytes before and behind; writes touch no byte that isn't theirs, since neighbours
+// may be written meanwhile.
 
 inline void copy_out_packed(void* to, const char* shared, std::size_t n) {
   const auto address = reinterpret_cast<std::uintptr_t>(shared);
@@ -82,18 +82,19 @@ inline void copy_out_packed(void* to, const char* shared, std::size_t n) {
 
 inline void copy_in_packed(char* shared, const void* from, std::size_t n) {
   const auto* in = static_cast<const char*>(from);
-  const auto half = [&] {
-    std::uint16_t w = 0;
-    const std::size_t step = n < 2 ? n : 2;
-    std::memcpy(&w, in, step);
-    std::atomic_ref(*reinterpret_cast<std::uint16_t*>(shared)).store(w, std::memory_order_relaxed);
-    shared += 2, in += step, n -= step;
+  const auto bytes = [&](std::size_t count) {
+    for (n -= count; count > 0; --count) {
+      std::atomic_ref(*shared++).store(*in++, std::memory_order_relaxed);
+    }
   };
-  while (n > 0 && reinterpret_cast<std::uintptr_t>(shared) % 8 != 0) half();
-  const std::size_t whole = n / 8 * 8;
-  copy_in(shared, in, whole);
-  shared += whole, in += whole, n -= whole;
-  while (n > 0) half();
+  const std::size_t before = (8 - reinterpret_cast<std::uintptr_t>(shared) % 8) % 8;
+  bytes(before < n ? before : n);
+  for (; n >= 8; n -= 8, in += 8, shared += 8) {
+    std::uint64_t w = 0;
+    std::memcpy(&w, in, 8);
+    std::atomic_ref(*reinterpret_cast<std::uint64_t*>(shared)).store(w, std::memory_order_relaxed);
+  }
+  bytes(n);
 }
 
 inline bool equal_packed(const char* shared, const char* with, std::size_t n) {

@@ -36,7 +36,7 @@ __attribute__((noinline, no_sanitize("thread"))) void count_read(layout::Word& w
 // ------------------------------------------------------------------------------- reading
 
 Cache::Look Cache::read_way(layout::Word& way, IndexWord w, std::uint32_t space,
-                            std::string_view key, ValueBuffer* to) {
+                            std::string_view key, ValueBuffer* to, std::uint64_t now_or_0) {
   EntryPlace p;
   EntryHead h;
   layout::Word* guard = nullptr;
@@ -67,26 +67,28 @@ Cache::Look Cache::read_way(layout::Word& way, IndexWord w, std::uint32_t space,
     to->version = mix_version(w.location(), before, h.is_word(), first_word);
   }
   if (!unchanged()) return Look::kAgain;
-  if (!index_.current(w, space)) return Look::kMiss;
-  if (h.expires != kNever && h.expires <= now_ns()) return Look::kMiss;
+  if (h.expires != kNever && h.expires <= (now_or_0 != 0 ? now_or_0 : now_ns())) {
+    return Look::kMiss;
+  }
   if (now.frequency() < 3) count_read(way, now);
   return Look::kHit;
 }
 
 Cache::Look Cache::look(const Place& place, std::uint32_t space, std::string_view key,
-                        ValueBuffer* to, IndexWord* hit) {
+                        ValueBuffer* to, std::uint64_t now_or_0, IndexWord* hit) {
   layout::Shard& s = index_.shard(place.shard);
   // acquire pairs with the release in Index::make_way()
   const std::uint64_t moves = s.moves.load(std::memory_order_acquire);
   const TableWord t{s.table.load(std::memory_order_acquire)};
   layout::Bucket* b = index_.buckets(t);
   if (b == nullptr) return t.block() == 0 ? Look::kMiss : Look::kAgain;
+  const IndexWord wanted = IndexWord::make({}, place.tag, spaces_.generation(space), 0);
   const std::uint64_t first = place.first(t.size());
   for (const std::uint64_t bucket : {first, Place::other(first, place.tag, t.size())}) {
     for (layout::Word& way : b[bucket].ways) {
       const IndexWord w{way.load(std::memory_order_acquire)};
-      if (w.free() || w.tag() != place.tag || !index_.current(w, space)) continue;
-      const Look found = read_way(way, w, space, key, to);
+      if (!w.matches(wanted) || w.free()) continue;
+      const Look found = read_way(way, w, space, key, to, now_or_0);
       if (found == Look::kAgain) return found;
       if (found == Look::kHit) {
         if (hit != nullptr) *hit = w;
@@ -104,12 +106,12 @@ Cache::Look Cache::look(const Place& place, std::uint32_t space, std::string_vie
 bool Cache::lookup(std::uint32_t space, std::string_view key, ValueBuffer* to, OwnerTag me) {
   const Place place(index_.hash(space, key));
   for (int i = 0; i < kOptimisticTries; ++i) {
-    const Look found = look(place, space, key, to, nullptr);
+    const Look found = look(place, space, key, to, 0, nullptr);
     if (found != Look::kAgain) return found == Look::kHit;
     cpu_relax();
   }
   const ShardGuard guard(base_, index_, place.shard, me);
-  return look(place, space, key, to, nullptr) == Look::kHit;
+  return look(place, space, key, to, 0, nullptr) == Look::kHit;
 }
 
 bool Cache::get(std::uint32_t space, std::string_view key, ValueBuffer& to, bool counted,
@@ -152,7 +154,7 @@ Status Cache::check_size(std::uint64_t key_bytes, std::uint64_t value_bytes, boo
 // The entry, in room of its own. `old`: what the key leads to now.
 Result<Cache::Written> Cache::write(std::uint32_t space, const Place& place, std::string_view key,
                                     const Value& value, std::uint64_t expires, IndexWord old,
-                                    OwnerTag me) {
+                                    std::uint64_t now, OwnerTag me) {
   EntryHead head;
   head.expires = expires;
   head.key_size = static_cast<std::uint16_t>(key.size());
@@ -172,7 +174,7 @@ Result<Cache::Written> Cache::write(std::uint32_t space, const Place& place, std
     char* payload = base_.heap.payload(block.value(), head.end);
     if (payload == nullptr) return Status(Code::kCorrupt, "the heap gave a block that isn't one");
     w.room.head = head;
-    w.room.place = {payload, base_.heap.room(block.value()), now_ns(), kSinglePlace};
+    w.room.place = {payload, base_.heap.room(block.value()), now, kSinglePlace};
     w.room.location = Location::in_block(block.value());
     // As in Segments: readers of the block's last life see that its word has changed.
     std::atomic_thread_fence(std::memory_order_release);
@@ -181,7 +183,7 @@ Result<Cache::Written> Cache::write(std::uint32_t space, const Place& place, std
     words->value_size.store(head.value_size, std::memory_order_relaxed);
     write_head(w.room.place, head);
   } else {
-    Result<Reserved> room = eviction_.reserve(head, place.hash, old, me);
+    Result<Reserved> room = eviction_.reserve(head, place.hash, old, now, me);
     if (!room) return room.status();
     w.room = room.take();
   }
@@ -210,12 +212,17 @@ Result<bool> Cache::store(std::uint32_t space, std::string_view key, const Value
   if (!fits) return fits;
   for (int attempt = 0; attempt < 16; ++attempt) {
     // What is there now decides into which queue an entry goes, and whether there is any use in
-    // writing one; the condition is asked again under the mutex.
+    // writing one; both are asked again under the mutex.
+    const std::uint64_t now = now_ns();
     IndexWord old;
-    const Look now = look(place, space, key, nullptr, &old);
-    if (mode == StoreMode::kAdd && now == Look::kHit) return false;
-    if (mode == StoreMode::kReplace && now == Look::kMiss) return false;
-    Result<Written> written = write(space, place, key, value, expires, old, me);
+    if (mode == StoreMode::kSet && attempt < 2) {
+      old = index_.guess(place, space);
+    } else {
+      const Look seen = look(place, space, key, nullptr, now, &old);
+      if (mode == StoreMode::kAdd && seen == Look::kHit) return false;
+      if (mode == StoreMode::kReplace && seen == Look::kMiss) return false;
+    }
+    Result<Written> written = write(space, place, key, value, expires, old, now, me);
     if (!written) return written.status();
     const Written& w = written.value();
     ShardGuard guard(base_, index_, place.shard, me);
@@ -224,7 +231,7 @@ Result<bool> Cache::store(std::uint32_t space, std::string_view key, const Value
       return mutex_timeout("a shard of the cache");
     }
     const std::optional<Found> found = index_.find(place, space, key);
-    const bool there = found && index_.present(found->word, found->head);
+    const bool there = found && index_.present(found->word, found->head, now);
     const bool wanted = mode == StoreMode::kSet ||
                         (mode == StoreMode::kCompare ? version == (there ? version_of(*found) : 0)
                                                      : there == (mode == StoreMode::kReplace));
@@ -234,6 +241,12 @@ Result<bool> Cache::store(std::uint32_t space, std::string_view key, const Value
       return false;
     }
     if (!w.room.location.pinned() && !segments_.writable(w.room)) continue;  // it was drained
+    if (!found && !old.free() && attempt == 0) {  // another key's: this one is new
+      guard.unlock();
+      discard(w, me);
+      attempt = 1;
+      continue;
+    }
     layout::Word* way = found ? found->way : index_.free_way(place, me);
     if (way == nullptr && (way = index_.victim(place)) != nullptr) {
       spaces_.counters(space, me).evictions.fetch_add(1, std::memory_order_relaxed);
@@ -245,7 +258,8 @@ Result<bool> Cache::store(std::uint32_t space, std::string_view key, const Value
       if (eviction_.make_room(1ULL << 16U, true, me) > 0) continue;
       break;
     }
-    const Leftover left = index_.link(place.shard, way, w.word, me);
+    const Leftover left =
+        index_.link(place.shard, way, w.word, w.room.head, found ? &*found : nullptr, me);
     guard.unlock();
     CELERIAC_CRASH_POINT("cache.set.unlocked");
     eviction_.collect(left, me);

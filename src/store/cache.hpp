@@ -97,6 +97,7 @@ class Cache {
                                std::uint64_t deadline_ns);
 
  private:
+  // `now_or_0`: 0 = whatever the clock says when it matters.
   enum class Look { kHit, kMiss, kAgain };
   // An entry written, not yet linked.
   struct Written {
@@ -104,13 +105,14 @@ class Cache {
     Reserved room;  // of a cache's entry
   };
   Look look(const Place& place, std::uint32_t space, std::string_view key, ValueBuffer* to,
-            IndexWord* found);
+            std::uint64_t now_or_0, IndexWord* found);
   Look read_way(layout::Word& way, IndexWord w, std::uint32_t space, std::string_view key,
-                ValueBuffer* to);
+                ValueBuffer* to, std::uint64_t now_or_0);
   bool lookup(std::uint32_t space, std::string_view key, ValueBuffer* to, OwnerTag me);
   Status check_size(std::uint64_t key_bytes, std::uint64_t value_bytes, bool table) const;
   Result<Written> write(std::uint32_t space, const Place& place, std::string_view key,
-                        const Value& value, std::uint64_t expires, IndexWord old, OwnerTag me);
+                        const Value& value, std::uint64_t expires, IndexWord old, std::uint64_t now,
+                        OwnerTag me);
   void discard(const Written& w, OwnerTag me);
   std::uint64_t version_of(const Found& entry);
   void changed(std::uint32_t space, std::uint64_t hash);

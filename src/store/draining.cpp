@@ -124,7 +124,8 @@ bool Eviction::relocate(std::uint32_t number, Found& entry, const Place& place, 
                 entry.head.value_size);
     CELERIAC_CRASH_POINT("eviction.relocate.copied");
     index_.link(place.shard, entry.way,
-                IndexWord::make(r.location, place.tag, entry.word.generation(), frequency), me);
+                IndexWord::make(r.location, place.tag, entry.word.generation(), frequency), r.head,
+                &entry, me);
     return true;
   }
   std::uint64_t word = entry.way->load(std::memory_order_relaxed);
@@ -133,6 +134,30 @@ bool Eviction::relocate(std::uint32_t number, Found& entry, const Place& place, 
       std::memory_order_relaxed)) {
   }
   return true;
+}
+
+void Eviction::repair(const DeadOwners& dead, OwnerTag me) {
+  const OperationScope operation(base_.owners.record(me.slot));
+  const LogGuard guard(base_, segments_, me);
+  if (!guard.held()) return;
+  for (std::uint32_t number = 1; number < segments_.high(); ++number) {
+    const layout::SegmentRecord* r = segments_.record(number);
+    if (r == nullptr) break;
+    const TaggedWord word{r->word.load(std::memory_order_relaxed)};
+    if (word.state() == Segments::kFree || segments_.is_open(number)) continue;
+    bool leads_nowhere = load_live(r->live).entries() == 0;
+    if (!leads_nowhere && word.owner().valid() && dead.contains(word.owner())) {
+      const Location here = Location::in_segment(number, kSinglePlace);
+      EntryPlace p;
+      EntryHead h;
+      if (!index_.entry(IndexWord{here.bits}, &p, &h)) continue;
+      const Place place(index_.hash_of(p, h));
+      const ShardGuard shard(base_, index_, place.shard, me);
+      leads_nowhere = shard.held() && index_.find_at(place, here) == nullptr;
+    }
+    CELERIAC_CRASH_POINT("eviction.repair.looked");
+    if (leads_nowhere) segments_.remove(number, me);
+  }
 }
 
 // ------------------------------------------------------------------------------- room for others

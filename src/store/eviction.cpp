@@ -13,9 +13,7 @@ constexpr std::uint64_t kFirstShare = kOne / 10;
 constexpr std::uint64_t kLeastShare = kOne / 100;
 constexpr std::uint64_t kMostShare = kOne - kOne / 100;
 
-// Draining may take this many segments more than writers, so that it has where to put what stays.
-constexpr std::uint64_t kSpareSegments = 8;
-constexpr int kTries = 64;
+constexpr std::uint64_t kTries = 64;
 
 Live live_of(layout::LogRecord& log, std::uint32_t queue) {
   return load_live(log.queues[queue].live);
@@ -26,13 +24,13 @@ Live live_of(layout::LogRecord& log, std::uint32_t queue) {
 // ------------------------------------------------------------------------------- where to
 
 Result<Reserved> Eviction::reserve(const EntryHead& head, std::uint64_t hash, IndexWord old,
-                                   OwnerTag me) {
+                                   std::uint64_t now, OwnerTag me) {
   const LogGuard guard(base_, segments_, me);
   if (!guard.held()) return mutex_timeout("the memory of the cache");
   SegmentPlace to;
   to.log = log_of(head.space);
   const std::uint64_t limit = spaces_.max_entries(head.space);
-  if (limit == 0) to.life = Segments::life_class(head.expires, now_ns());
+  if (limit == 0) to.life = Segments::life_class(head.expires, now);
   const layout::SegmentRecord* r =
       old.free() ? nullptr : segments_.record(old.location().segment());
   const SegmentPlace was = r == nullptr
@@ -75,24 +73,27 @@ Result<Reserved> Eviction::room_for(SegmentPlace to, const EntryHead& head, bool
                                     OwnerTag me) {
   const std::uint64_t bytes = kEntryHead + head.key_size + head.value_size + 8;
   to.single = head.raw_value_size == kSingleSize;
-  const std::uint64_t ceiling =
-      base_.heap.cache_ceiling() + (evict ? 0 : kSpareSegments * segments_.ordinary());
   if (evict && !to.single) pay(bytes, me);
   Status last;
   // At the very end, what there is left is less than a segment: a small one, then.
   for (std::uint64_t size = segments_.ordinary();; size = std::max(size / 2, bytes + 8)) {
     if (to.single) size = layout::align_up(kSinglePlace + bytes, 8);
-    for (int i = 0; i < kTries; ++i) {
+    std::uint64_t given = 0;
+    for (std::uint64_t i = 0; i < kTries + 2 * size / segments_.ordinary(); ++i) {
       if (!to.single) {
         if (const std::optional<Reserved> r = segments_.append(to, head)) return *r;
       }
-      const Result<std::uint32_t> added = segments_.add(to, size, ceiling, me);
+      const Result<std::uint32_t> added = segments_.add(to, size, !evict, me);
       if (added && to.single) return segments_.fill_single(added.value(), head);
       if (added) continue;
       last = added.status();
       if (last.code() != Code::kNotEnoughMemory || !evict) return last;
-      const std::uint64_t freed =
-          size <= segments_.ordinary() ? reclaim(me) : clear_window(Heap::cost(size), me);
+      // The oldest first. Where that leaves holes of other sizes than a large value needs, what
+      // lies side by side.
+      const std::uint64_t freed = size <= segments_.ordinary() || given < 2 * size
+                                      ? reclaim(me)
+                                      : clear_window(Heap::cost(size), me);
+      given += freed;
       if (freed == 0) break;
     }
     if (to.single || size <= bytes + 8) break;
@@ -227,9 +228,7 @@ std::uint64_t Eviction::reclaim(OwnerTag me) {
 
 // While memory is short: as much of the next victim as will be needed soon.
 void Eviction::pay(std::uint64_t bytes, OwnerTag me) {
-  const HeapStats heap = base_.heap.stats();
-  const std::uint64_t segment = segments_.ordinary();
-  if (heap.size + segment <= base_.heap.cache_ceiling() || heap.free >= 2 * segment) return;
+  if (!segments_.scarce()) return;
   layout::SegmentDirectory& d = segments_.directory();
   auto fate = static_cast<Fate>(d.fate.load(std::memory_order_relaxed) % 3);
   std::uint32_t victim = d.victim.load(std::memory_order_relaxed);

@@ -50,13 +50,18 @@ class Eviction {
   // now, if anything. kNotEnoughMemory, kLockTimeout.
   // REQUIRES: the caller holds no mutex of the arena. Thread-safe.
   // Crash-safe: the room of a dead caller is garbage; evictions entry by entry, as delete.
-  Result<Reserved> reserve(const EntryHead& head, std::uint64_t hash, IndexWord old, OwnerTag me);
+  Result<Reserved> reserve(const EntryHead& head, std::uint64_t hash, IndexWord old,
+                           std::uint64_t now, OwnerTag me);
   // The entry wasn't linked. Thread-safe. Crash-safe: the room stays counted until its segment
   // goes.
   void abandon(const Reserved& r, OwnerTag me);
   // Gives back what Index::link() and unlink() left. REQUIRES: no mutex. Thread-safe.
   // Crash-safe: what isn't given back is found when memory is short, or by a sweep of the heap.
   void collect(const Leftover& left, OwnerTag me);
+
+  // Gives back what the dead left of large values (S6). Thread-safe.
+  // Crash-safe: idempotent.
+  void repair(const DeadOwners& dead, OwnerTag me);
 
   // Frees cache entries so that a block of `bytes` may fit; returns the bytes freed, 0 when there
   // is nothing to give. More than a segment, or `contiguous`: segments that lie side by side.

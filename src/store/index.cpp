@@ -76,6 +76,21 @@ std::optional<Found> Index::find(const Place& place, std::uint32_t space, std::s
   return std::nullopt;
 }
 
+IndexWord Index::guess(const Place& place, std::uint32_t space) {
+  const TableWord t{shard(place.shard).table.load(std::memory_order_acquire)};
+  layout::Bucket* b = buckets(t);
+  if (b == nullptr) return {};
+  const IndexWord wanted = IndexWord::make({}, place.tag, spaces_.generation(space), 0);
+  const std::uint64_t first = place.first(t.size());
+  for (const std::uint64_t bucket : {first, Place::other(first, place.tag, t.size())}) {
+    for (const layout::Word& way : b[bucket].ways) {
+      const IndexWord w{way.load(std::memory_order_relaxed)};
+      if (w.matches(wanted) && !w.free()) return w;
+    }
+  }
+  return {};
+}
+
 layout::Word* Index::find_at(const Place& place, Location where) {
   const TableWord t{shard(place.shard).table.load(std::memory_order_acquire)};
   layout::Bucket* b = buckets(t);
@@ -214,27 +229,25 @@ bool Index::grow(std::uint32_t shard_index, OwnerTag me) {
 
 // ------------------------------------------------------------------------------- linking
 
-Leftover Index::leave(std::uint32_t shard_index, IndexWord old, OwnerTag me) {
+// Gives back what an unlinked word led to. `known`: it is an entry, `f`.
+Leftover Index::leave(IndexWord old, const Found& f, bool known, OwnerTag me) {
   Leftover left;
   const Location where = old.location();
-  EntryPlace p;
-  EntryHead h;
-  const bool known = entry(old, &p, &h);
-  if (known) count(shard_index, old, h, -1);
   if (where.pinned()) {
     if (base_.heap.condemn(where.block(), me)) left.block = where.block();
     return left;
   }
   layout::SegmentRecord* r = segments_.record(where.segment());
   if (r == nullptr || !known) return left;
-  const Live one = Live::one(h.end - p.at);
+  const Live one = Live::one(f.head.end - f.place.at);
   const SegmentPlace at = SegmentPlace::unpack(r->place.load(std::memory_order_relaxed));
   subtract_live(segments_.log(at.log).queues[at.queue].live, one);
   if (subtract_live(r->live, one).entries() == 0) left.segment = where.segment();
   return left;
 }
 
-Leftover Index::link(std::uint32_t shard_index, layout::Word* way, IndexWord fresh, OwnerTag me) {
+Leftover Index::link(std::uint32_t shard_index, layout::Word* way, IndexWord fresh,
+                     const EntryHead& head, const Found* found, OwnerTag me) {
   layout::Shard& s = shard(shard_index);
   const IndexWord old{way->load(std::memory_order_relaxed)};
   const Location where = fresh.location();
@@ -248,14 +261,17 @@ Leftover Index::link(std::uint32_t shard_index, layout::Word* way, IndexWord fre
     CELERIAC_CRASH_POINT("cache.set.pending");
     if (where.pinned()) base_.heap.make_live(where.block(), me);
   }
-  EntryPlace p;
-  EntryHead h;
-  if (entry(fresh, &p, &h)) count(shard_index, fresh, h, 1);
+  Found looked_up;
+  bool known = found != nullptr;
+  if (!known && !old.free()) known = entry(old, &looked_up.place, &looked_up.head);
+  const Found& last = found != nullptr ? *found : looked_up;
+  if (known) count(shard_index, old, last.head, -1);
+  count(shard_index, fresh, head, 1);
   // release pairs with the acquire of readers: the entry is complete before it can be found
   way->store(fresh.bits, std::memory_order_release);
   CELERIAC_CRASH_POINT("cache.set.linked");
   Leftover left;
-  if (!old.free()) left = leave(shard_index, old, me);
+  if (!old.free()) left = leave(old, last, known, me);
   CELERIAC_CRASH_POINT("cache.set.left");
   if (blocks) {
     s.mutex.pending[0].store(0, std::memory_order_release);
@@ -273,9 +289,12 @@ Leftover Index::unlink(std::uint32_t shard_index, layout::Word* way, OwnerTag me
     s.mutex.pending[1].store(base_.heap.ticket(old.location().block()), std::memory_order_release);
   }
   CELERIAC_CRASH_POINT("cache.delete.pending");
+  Found last;
+  const bool known = entry(old, &last.place, &last.head);
+  if (known) count(shard_index, old, last.head, -1);
   way->store(0, std::memory_order_release);
   CELERIAC_CRASH_POINT("cache.delete.unlinked");
-  const Leftover left = leave(shard_index, old, me);
+  const Leftover left = leave(old, last, known, me);
   CELERIAC_CRASH_POINT("cache.delete.left");
   if (pinned) s.mutex.pending[1].store(0, std::memory_order_release);
   return left;

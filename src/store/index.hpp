@@ -58,6 +58,8 @@ struct IndexWord {
     return static_cast<std::uint32_t>(bits >> 46U & 0xFFFFU);
   }
   constexpr unsigned frequency() const { return static_cast<unsigned>(bits >> 62U); }
+  // Of this tag and generation, whatever the location and frequency?
+  constexpr bool matches(IndexWord other) const { return (bits ^ other.bits) << 2U >> 38U == 0; }
   constexpr std::uint64_t identity() const { return bits & ~kFrequency; }
 };
 
@@ -139,18 +141,24 @@ class Index {
   // Crash-safe: X4; the table grows by one store; X3.
   layout::Word* free_way(const Place& place, OwnerTag me);
   layout::Word* victim(const Place& place);
-  // Links an entry into a way, over what stood there. Counts. `block`: of an entry of a table,
-  // kWriting until now.
+  // A word that may lead to the key: only its tag and generation are compared.
+  IndexWord guess(const Place& place, std::uint32_t space);
+  // Links an entry into a way, over what stood there. Counts. `head`: of the new entry; `old`: what
+  // find() found in the way, if it did.
   // Crash-safe: X1 to X3.
-  Leftover link(std::uint32_t shard, layout::Word* way, IndexWord fresh, OwnerTag me);
+  Leftover link(std::uint32_t shard, layout::Word* way, IndexWord fresh, const EntryHead& head,
+                const Found* old, OwnerTag me);
   // Crash-safe: X2, X3.
   Leftover unlink(std::uint32_t shard, layout::Word* way, OwnerTag me);
 
   bool current(IndexWord w, std::uint32_t space) const {
     return w.generation() == (spaces_.generation(space) & 0xFFFFU);
   }
+  bool present(IndexWord w, const EntryHead& h, std::uint64_t now) const {
+    return current(w, h.space) && h.expires > now;
+  }
   bool present(IndexWord w, const EntryHead& h) const {
-    return current(w, h.space) && (h.expires == kNever || h.expires > now_ns());
+    return present(w, h, h.expires == kNever ? 0 : now_ns());
   }
 
  private:
@@ -159,7 +167,7 @@ class Index {
   layout::Word* make_way(layout::Bucket* b, std::uint64_t size, std::uint64_t first,
                          std::uint16_t tag, layout::Shard* moves);
   void count(std::uint32_t shard, IndexWord w, const EntryHead& h, int direction);
-  Leftover leave(std::uint32_t shard, IndexWord old, OwnerTag me);
+  Leftover leave(IndexWord old, const Found& f, bool known, OwnerTag me);
   void recount(std::uint32_t shard);
   bool linked(std::uint32_t shard, std::uint64_t block);
 

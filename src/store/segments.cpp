@@ -17,8 +17,8 @@ static_assert(kMaxRecords <= 1U << 19U, "Location has 19 bits for a segment");
 
 unsigned state_of(std::uint64_t word) { return TaggedWord{word}.state(); }
 
-std::uint64_t word_of(unsigned state, std::uint32_t generation) {
-  return TaggedWord::make(state, {}, generation).bits;
+std::uint64_t word_of(unsigned state, std::uint32_t generation, OwnerTag owner = {}) {
+  return TaggedWord::make(state, owner, generation).bits;
 }
 
 }  // namespace
@@ -194,15 +194,28 @@ std::uint32_t Segments::new_record(OwnerTag me) {
   return number;
 }
 
-Result<std::uint32_t> Segments::add(SegmentPlace to, std::uint64_t bytes, std::uint64_t ceiling,
+bool Segments::scarce() const {
+  const std::uint64_t bytes = ordinary();
+  return base_.arena.size() + Heap::cost(bytes) > base_.heap.cache_ceiling() &&
+         !base_.heap.may_fit(bytes);
+}
+
+Result<std::uint32_t> Segments::add(SegmentPlace to, std::uint64_t bytes, bool draining,
                                     OwnerTag me) {
-  const Result<std::uint64_t> block = base_.heap.allocate(bytes, me, ceiling);
+  Result<std::uint64_t> block = base_.heap.allocate(bytes, me, base_.heap.cache_ceiling());
+  layout::Word* spare = nullptr;
+  for (layout::Word& word : directory().spare) {
+    const std::uint64_t kept = word.load(std::memory_order_relaxed);
+    if (block || !draining || kept == 0 || base_.heap.room(kept) < bytes) continue;
+    spare = &word;
+    block = kept;
+  }
   if (!block) return block.status();
   const std::uint32_t number = new_record(me);
   layout::SegmentRecord* r = record(number);
   auto* head = reinterpret_cast<layout::BlockHead*>(base_.heap.payload(block.value(), bytes));
   if (r == nullptr || head == nullptr) {
-    base_.heap.release(block.value(), me);
+    if (spare == nullptr) base_.heap.release(block.value(), me);
     return Status(Code::kNotEnoughMemory, "no room for another segment of the cache");
   }
   layout::SegmentDirectory& d = directory();
@@ -211,7 +224,11 @@ Result<std::uint32_t> Segments::add(SegmentPlace to, std::uint64_t bytes, std::u
   head->mark.store(number, std::memory_order_relaxed);
   d.mutex.pending[0].store(base_.heap.ticket(block.value()), std::memory_order_release);
   CELERIAC_CRASH_POINT("segments.add.pending");
-  base_.heap.make_live(block.value(), me);
+  if (spare != nullptr) {
+    spare->store(0, std::memory_order_relaxed);
+  } else {
+    base_.heap.make_live(block.value(), me);
+  }
   const std::uint32_t first = to.single ? kSinglePlace : kFirstInSegment;
   r->block.store(block.value(), std::memory_order_relaxed);
   r->live.store(0, std::memory_order_relaxed);
@@ -223,7 +240,8 @@ Result<std::uint32_t> Segments::add(SegmentPlace to, std::uint64_t bytes, std::u
   r->place.store(to.pack(), std::memory_order_relaxed);
   const TaggedWord old{r->word.load(std::memory_order_relaxed)};
   // release pairs with the acquire in resolve()
-  r->word.store(word_of(kWritable, old.generation() + 1), std::memory_order_release);
+  r->word.store(word_of(kWritable, old.generation() + 1, to.single ? me : OwnerTag{}),
+                std::memory_order_release);
   CELERIAC_CRASH_POINT("segments.add.counted");
   chain(number);
   if (!to.single) {
@@ -248,7 +266,7 @@ void Segments::seal(std::uint32_t number) {
   const SegmentPlace at = SegmentPlace::unpack(r->place.load(std::memory_order_relaxed));
   layout::HalfWord& open = log(at.log).queues[at.queue].open[at.life];
   if (open.load(std::memory_order_relaxed) == number) open.store(0, std::memory_order_relaxed);
-  r->word.store(word_of(kDraining, w.generation()), std::memory_order_release);
+  r->word.store(word_of(kDraining, w.generation(), w.owner()), std::memory_order_release);
   // seq_cst pairs with the fence in writable()
   std::atomic_thread_fence(std::memory_order_seq_cst);
   CELERIAC_CRASH_POINT("segments.seal.done");
@@ -272,6 +290,15 @@ void Segments::remove(std::uint32_t number, OwnerTag me) {
   d.free.store(number, std::memory_order_relaxed);
   if (d.victim.load(std::memory_order_relaxed) == number) {
     d.victim.store(0, std::memory_order_relaxed);
+  }
+  if (scarce() && base_.heap.room(block) == ordinary()) {
+    for (layout::Word& spare : d.spare) {
+      if (spare.load(std::memory_order_relaxed) != 0) continue;
+      spare.store(block, std::memory_order_relaxed);
+      CELERIAC_CRASH_POINT("segments.remove.spared");
+      d.mutex.pending[1].store(0, std::memory_order_release);
+      return;
+    }
   }
   const bool ours = base_.heap.condemn(block, me);
   d.mutex.pending[1].store(0, std::memory_order_release);
@@ -323,6 +350,9 @@ void Segments::unchain(std::uint32_t number) {
 bool Segments::claimed(std::uint64_t block) {
   for (const layout::Word& chunk : directory().offsets) {
     if (chunk.load(std::memory_order_relaxed) == block) return true;
+  }
+  for (const layout::Word& spare : directory().spare) {
+    if (spare.load(std::memory_order_relaxed) == block) return true;
   }
   for (std::uint32_t i = 0; i < layout::kLogCount; ++i) {
     if (log(i).ghosts.load(std::memory_order_relaxed) == block) return true;

@@ -9,7 +9,7 @@
 // Each queue has an open segment for every class of lifetimes that is in use, so that entries which
 // expire at about the same time lie together and their segment can be taken whole.
 //
-// States of a segment (SegmentRecord.word = {state | generation})
+// States of a segment (SegmentRecord.word = {state | who made it, if single | generation})
 //   kFree      no block; the record is in the free list
 //   kWritable  entries that were reserved in it may be linked into the index
 //   kDraining  no entry that isn't linked yet may be linked any more; linked ones are still good
@@ -31,6 +31,8 @@
 //   S4  `live` is what is linked or reserved: never less, but for damage. More, when a writer died;
 //       it goes with the segment.
 //   S5  Lock order: directory, shard, heap.
+//   S6  What a dead process left of large values is given back when it is reaped: single segments
+//       of its making that nothing leads to, and all segments in which nothing lives.
 // Killed at any instruction: who takes the directory's mutex from the dead rebuilds all chains, the
 // free list and the open segments from the records, and settles the blocks in `pending`.
 #pragma once
@@ -122,6 +124,8 @@ class Segments {
 
   // Bytes of an ordinary segment's payload: 1/1024 of the arena, 4 to 128 KiB.
   std::uint64_t ordinary() const;
+  // Would the next segment have to be drained from others? A hint.
+  bool scarce() const;
   // Above it an entry gets a segment of its own.
   std::uint64_t largest_shared() const { return ordinary() / 2; }
   static std::uint32_t life_class(std::uint64_t expires, std::uint64_t now);
@@ -132,15 +136,15 @@ class Segments {
   // Crash-safe: S2; the room of a dead writer is garbage.
   std::optional<Reserved> append(SegmentPlace to, const EntryHead& head);
   // A new segment with `bytes` of payload at the young end of its queue, open unless it is single;
-  // its number. Memory up to `ceiling`. kNotEnoughMemory: the caller may make room and ask again.
+  // its number. `draining`: from the spare blocks, if need be. kNotEnoughMemory: the caller may
+  // make room and ask again.
   // Crash-safe: the record counts when it is complete.
-  Result<std::uint32_t> add(SegmentPlace to, std::uint64_t bytes, std::uint64_t ceiling,
-                            OwnerTag me);
+  Result<std::uint32_t> add(SegmentPlace to, std::uint64_t bytes, bool draining, OwnerTag me);
   // Room for the only entry of a single segment. Crash-safe: as append().
   Reserved fill_single(std::uint32_t number, const EntryHead& head);
   // kWritable -> kDraining, and no longer open. Crash-safe: one store.
   void seal(std::uint32_t number);
-  // Frees the segment. REQUIRES: no index word leads to it.
+  // Frees the segment, or keeps its block as a spare one. REQUIRES: no index word leads to it.
   // Crash-safe: the word first; the block is settled by `pending`.
   void remove(std::uint32_t number, OwnerTag me);
   // A single segment changes its queue, and goes to the young end.

@@ -67,6 +67,7 @@ class CacheKillTest : public test::LocalStoreTest {
       n += TaggedWord{segments.record(i)->word.load()}.state() != Segments::kFree ? 1U : 0U;
     }
     for (const layout::Word& chunk : segments.directory().offsets) n += chunk.load() != 0 ? 1U : 0U;
+    for (const layout::Word& w : segments.directory().spare) n += w.load() != 0 ? 1U : 0U;
     for (std::uint32_t i = 0; i < layout::kLogCount; ++i) {
       n += segments.log(i).ghosts.load() != 0 ? 1U : 0U;
     }
