@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from celeriac.cache import Cache, CacheStats, Table
+from celeriac.decorators import cached, evict
 from celeriac.errors import (
     CeleriacError,
     ConfigurationError,
+    DeadlockError,
     LockLost,
     LockTimeout,
     NotEnoughMemory,
@@ -19,6 +21,7 @@ from celeriac.errors import (
     ValueTooLarge,
     VersionMismatch,
 )
+from celeriac.prefix_stats import PrefixStats
 from celeriac.queue import Counts, Message, Queue, Waiter
 from celeriac.store import Store, connect, get_default, set_default
 
@@ -30,11 +33,13 @@ __all__ = [
     "CeleriacError",
     "ConfigurationError",
     "Counts",
+    "DeadlockError",
     "LockLost",
     "LockTimeout",
     "Message",
     "NotEnoughMemory",
     "NotOwner",
+    "PrefixStats",
     "Queue",
     "QueueFull",
     "SerializationError",
@@ -47,7 +52,9 @@ __all__ = [
     "ValueTooLarge",
     "VersionMismatch",
     "Waiter",
+    "cached",
     "connect",
+    "evict",
     "get_default",
     "set_default",
 ]

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import itertools
 import operator
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any, Final, NamedTuple, final
 
+from celeriac import fill as filling
+from celeriac import tags as tagging
 from celeriac._core import Cache as CoreCache
+from celeriac.cache_entries import MISSING, CacheEntries
+from celeriac.entries import Named
 from celeriac.errors import (
     CeleriacError,
     ConfigurationError,
     NotEnoughMemory,
     SerializationError,
 )
+from celeriac.patterns import compiled
+from celeriac.prefix_stats import PrefixStats, by_prefix
 
 Key = str | bytes
 DEFAULT_TTL: Final = 300.0
@@ -74,12 +83,16 @@ class Cache:
     """A namespace of a store: keys to values, bounded by the store's memory, shared by every
     process of the host.
 
-    Keys are ``str`` (taken as UTF-8) or ``bytes``, at most 65,535 bytes. Values are any object:
-    plain data (``None``, ``bool``, ``int``, ``float``, ``str``, ``bytes``, ``list``, ``tuple``,
-    ``dict``, sets, dates and times, ``timedelta``, ``Decimal``, ``UUID``, of exactly these types)
-    are stored in a form of their own, which runs no code when it is read; everything else, and
-    what holds a container twice, is pickled. A ``ttl`` is in seconds; ``None`` means no expiry,
-    zero or less means expired at once; not given, the cache's own.
+    Keys are ``str`` (taken as UTF-8) or ``bytes``, at most 65,535 bytes. Values are any object that
+    the cache's serializer takes: by the native one, plain data (``None``, ``bool``, ``int``,
+    ``float``, ``str``, ``bytes``, ``list``, ``tuple``, ``dict``, sets, dates and times,
+    ``timedelta``, ``Decimal``, ``UUID``, of exactly these types) is stored in a form of its own,
+    which runs no code when it is read; everything else, and what holds a container twice, is
+    pickled. A ``ttl`` is in seconds; ``None`` means no expiry, zero or less means expired at once;
+    not given, the cache's own. ``tags`` are names under which entries are invalidated together.
+
+    An entry whose tag was invalidated is absent for every read at once; its memory comes back
+    later, so ``len()`` and ``stats()`` may count it until then, and ``delete()`` find it.
 
     Thread-safe, fork-safe. Crash-safe: a process that dies while writing leaves the entry old, new
     or absent. Readers take no lock. Errors: :class:`~celeriac.ValueTooLarge`,
@@ -87,17 +100,32 @@ class Cache:
     :class:`~celeriac.ConfigurationError` (the store is closed).
     """
 
-    __slots__ = ("_core", "max_entries", "name", "ttl_default")
+    __slots__ = ("_core", "_entries", "max_entries", "name", "ttl_default")
 
     def __init__(
-        self, core: CoreCache, name: str, ttl: float | None, max_entries: int | None = None
+        self,
+        core: CoreCache,
+        entries: CacheEntries,
+        name: str,
+        ttl: float | None,
+        max_entries: int | None = None,
     ) -> None:
         self._core = core
+        self._entries = entries
         self.name = name
         self.ttl_default = ttl
         self.max_entries = max_entries
         if max_entries is not None:
             core.limit(min(max_entries, 2**32 - 1))
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the core alone writes this cache's values."""
+        return self._entries.format.is_plain
+
+    def opened(self, key: Key, entry: Any, default: Any) -> Any:
+        """The value of an entry that was read past this object, or ``default``."""
+        return self._entries.open(key, entry, default) if type(entry) is Named else entry
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r}>"
@@ -109,36 +137,107 @@ class Cache:
 
     def get(self, key: Key, default: Any = None) -> Any:
         """The value, or ``default``."""
-        return self._core.get(key, default)
+        value = self._core.get(key, default)
+        return self._entries.open(key, value, default) if type(value) is Named else value
 
-    def set(self, key: Key, value: Any, ttl: TTL = USE_DEFAULT) -> None:
+    def set(
+        self, key: Key, value: Any, ttl: TTL = USE_DEFAULT, *, tags: Iterable[str] = ()
+    ) -> None:
         """Store a value."""
         seconds = self._seconds(ttl)
         if seconds is not None and seconds <= 0:
             self._core.delete(key)
             return
-        self._core.set(key, value, seconds)
+        packed = self._packed(value, tags)
+        self._core.set(key, packed, seconds)
 
-    def add(self, key: Key, value: Any, ttl: TTL = USE_DEFAULT) -> bool:
+    def add(
+        self, key: Key, value: Any, ttl: TTL = USE_DEFAULT, *, tags: Iterable[str] = ()
+    ) -> bool:
         """Store a value if there is none; True when it was stored."""
         seconds = self._seconds(ttl)
         if seconds is not None and seconds <= 0:
-            return not self._core.contains(key)
-        return self._core.add(key, value, seconds)
+            return key not in self
+        packed = self._packed(value, tags)
+        return self._entries.add(key, packed, seconds)
 
-    def replace(self, key: Key, value: Any, ttl: TTL = USE_DEFAULT) -> bool:
+    def replace(
+        self, key: Key, value: Any, ttl: TTL = USE_DEFAULT, *, tags: Iterable[str] = ()
+    ) -> bool:
         """Store a value if there is one already; True when it was stored."""
+        if key not in self:
+            return False
         seconds = self._seconds(ttl)
         if seconds is not None and seconds <= 0:
             return self._core.delete(key)
-        return self._core.replace(key, value, seconds)
+        return self._core.replace(key, self._packed(value, tags), seconds)
+
+    def _packed(self, value: Any, tags: Iterable[str]) -> Any:
+        if tags or not self._entries.format.is_plain:
+            return self._entries.pack(value, tagging.names(tags))
+        return value
 
     def delete(self, key: Key) -> bool:
         """Remove a key; True when it was there."""
         return self._core.delete(key)
 
     def __contains__(self, key: Key) -> bool:
-        return self._core.contains(key)
+        return self._core.contains(key) and self._entries.left(key) is not MISSING
+
+    def get_or_set(
+        self,
+        key: Key,
+        default: Any,
+        ttl: TTL = USE_DEFAULT,
+        *,
+        lock: bool = True,
+        wait: float | None = 5.0,
+        stale: float = 0,
+        stale_on_error: float = 0,
+        early: float = 0,
+        tags: Iterable[str] = (),
+    ) -> Any:
+        """The value; where there is none, that of ``default`` (called, if it is callable), stored.
+
+        :param lock: one caller in all processes computes, the others wait for its result.
+        :param wait: for at most so many seconds, then they compute themselves; None = no limit.
+            When the one that computes dies, another takes over at once.
+        :param stale: for so many seconds after its ttl a value is still given to all but the one
+            caller that computes anew.
+        :param stale_on_error: for so many seconds after its ttl a value is still given when the
+            function raises.
+        :param early: 1.0 lets a value be computed anew, by one caller, shortly before its ttl is
+            over, the earlier the longer it takes (XFetch, Vattani et al., VLDB 2015); 0 never.
+        :param tags: as in :meth:`set`. Invalidated during the computation, they spoil its result.
+
+        What the function raises reaches the caller, and nothing is stored. None is a value.
+        Raises DeadlockError when the function asks for the same key.
+        """
+        found = self.look(key)
+        if found is not MISSING and type(found) is not Named:
+            return found
+        call = self.fill(
+            key,
+            ttl,
+            found=found,
+            lock=lock,
+            wait=wait,
+            stale=stale,
+            stale_on_error=stale_on_error,
+            early=early,
+            tags=tags,
+        )
+        return filling.get_or_set(call, default)
+
+    def look(self, key: Key) -> Any:
+        """A value, an entry that has more in it (`Named`), or MISSING; counted as a read."""
+        return self._core.get(key, MISSING)
+
+    def fill(self, key: Key, ttl: TTL = USE_DEFAULT, **options: Any) -> filling.Fill:
+        """One call of :meth:`get_or_set`, for who drives it (threads, event loops)."""
+        seconds = self._seconds(ttl)
+        check_ttl(seconds)
+        return filling.Fill(self._entries, key, seconds, **options)
 
     def incr(self, key: Key, delta: int = 1) -> int:
         """Add to an int, atomically, keeping its expiry; the sum. Goes beyond 64 bits.
@@ -149,28 +248,14 @@ class Cache:
             delta = operator.index(delta)
         except TypeError:
             raise TypeError(f"delta is an int, not {type(delta).__name__}") from None
+        result: int | bool | None = True  # beyond 64 bits
         if -(2**63) <= delta < 2**63:
             result = self._core.increment(key, delta)
-        else:
-            result = True
+        if isinstance(result, bool):
+            result = self._entries.add_to(key, delta)
         if result is None:
             raise ValueError(f"key {key!r} not found")
-        if result is False:
-            raise TypeError(f"the value of key {key!r} is not an int")
-        if result is not True:
-            return result
-        return self._incr_big(key, delta)
-
-    def _incr_big(self, key: Key, delta: int) -> int:
-        while True:
-            value, version = self._core.get_versioned(key)
-            if version == 0:
-                raise ValueError(f"key {key!r} not found")
-            if type(value) is not int:
-                raise TypeError(f"the value of key {key!r} is not an int")
-            left = self._core.ttl(key)
-            if self._core.compare_and_set(key, version, value + delta, left):
-                return value + delta
+        return result
 
     def decr(self, key: Key, delta: int = 1) -> int:
         """Subtract from an int; see :meth:`incr`."""
@@ -187,14 +272,21 @@ class Cache:
 
     def ttl(self, key: Key) -> float | None:
         """Seconds left; None = no expiry. Raises KeyError when the key is missing."""
-        left = self._core.ttl(key)
-        if left is not None and left < 0:
+        left: float | None = self._entries.left(key)
+        if left is MISSING:
             raise KeyError(key)
         return left
 
     def expire(self, key: Key, seconds: float) -> bool:
         """Let a key expire in ``seconds``; True when it was there."""
         return self.touch(key, seconds)
+
+    def expire_at(self, key: Key, when: float | datetime) -> bool:
+        """Let a key expire at a Unix time in seconds, or a datetime (local time, if it names no
+        zone); True when it was there."""
+        moment = when.timestamp() if isinstance(when, datetime) else when
+        check_ttl(moment, "when")
+        return self.touch(key, moment - time.time())
 
     def persist(self, key: Key) -> bool:
         """Let a key never expire; True when it was there."""
@@ -204,12 +296,23 @@ class Cache:
 
     def get_many(self, keys: Iterable[Key]) -> dict[Any, Any]:
         """Those of the keys that are there, with their values."""
-        return self._core.get_many(keys)
+        found = self._core.get_many(keys)
+        packed = [key for key, value in found.items() if type(value) is Named]
+        for key in packed:
+            value = self._entries.open(key, found.pop(key), MISSING)
+            if value is not MISSING:
+                found[key] = value
+        return found
 
-    def set_many(self, mapping: Mapping[Any, Any], ttl: TTL = USE_DEFAULT) -> list[Any]:
+    def set_many(
+        self, mapping: Mapping[Any, Any], ttl: TTL = USE_DEFAULT, *, tags: Iterable[str] = ()
+    ) -> list[Any]:
         """Store several values; the keys that couldn't be stored for want of memory or size."""
         seconds = self._seconds(ttl)
         if self.max_entries is None and (seconds is None or seconds > 0):
+            if tags or not self.is_plain:
+                names = tagging.names(tags)
+                mapping = {key: self._entries.pack(mapping[key], names) for key in mapping}
             return self._core.set_many(mapping, seconds)
         failed = []
         for key in mapping:
@@ -217,7 +320,7 @@ class Cache:
                 raise TypeError(f"a key is str or bytes, not {type(key).__name__}")
         for key, value in mapping.items():
             try:
-                self.set(key, value, ttl)
+                self.set(key, value, ttl, tags=tags)
             except (ConfigurationError, SerializationError):
                 raise
             except CeleriacError:
@@ -227,6 +330,59 @@ class Cache:
     def delete_many(self, keys: Iterable[Key]) -> int:
         """Remove several keys; how many were there."""
         return sum(self._core.delete(key) for key in keys)
+
+    def invalidate(self, *tags: str) -> None:
+        """Let all entries with one of these tags be absent, at once, whatever their number."""
+        self._entries.tags.invalidate(tagging.names(tags))
+
+    def tags_of(self, key: Key) -> tuple[str, ...]:
+        """The tags of an entry; none when it is missing."""
+        return self._entries.tags_of(key)
+
+    # ------------------------------------------------------------------ patterns
+
+    def iter_keys(self, pattern: str = "*", itersize: int = 1000) -> Iterator[Any]:
+        """The keys that match a glob (``product:*``, ``?``, ``[a-f]``), some at a time.
+
+        Nothing is locked in between: a key that is there all the time comes; others may. Keys that
+        are no UTF-8 are bytes. ``itersize`` is about how many keys are looked at in one step.
+        """
+        return itertools.chain.from_iterable(self.iter_steps(pattern, itersize))
+
+    def iter_steps(self, pattern: str = "*", itersize: int = 1000) -> Iterator[list[Any]]:
+        """The same, step by step: the keys of each, if any."""
+        matches = compiled(pattern).matches
+        steps = self._walk(itersize)
+        return ([key for key in step if matches(key)] for step in steps)
+
+    def _walk(self, itersize: int) -> Iterator[dict[Any, int]]:
+        itersize = operator.index(itersize)
+        if itersize < 1:
+            raise ValueError(f"itersize={itersize!r}: at least 1")
+        return self._steps(itersize)
+
+    def _steps(self, itersize: int) -> Iterator[dict[Any, int]]:
+        """The keys that are there, with the bytes of key and value as they are stored."""
+        cursor: tuple[int, int, int] | None = (0, 0, 0)
+        last: set[Any] = set()
+        while cursor is not None:
+            part = cursor[0] >> 32 & 0xFFFF
+            cursor, keys, packed, sizes = self._core.scan(cursor, itersize)
+            step = {key: size for key, size in zip(keys, sizes, strict=True) if key not in last}
+            for key in packed:
+                if self._entries.left(key) is MISSING:
+                    step.pop(key, None)
+            # Keys come twice only while the table that they stand in is replaced.
+            last = last.union(step) if cursor and cursor[0] >> 32 & 0xFFFF == part else set(step)
+            yield step
+
+    def keys(self, pattern: str = "*") -> list[Any]:
+        """All keys that match a glob; see :meth:`iter_keys`."""
+        return list(dict.fromkeys(self.iter_keys(pattern)))
+
+    def delete_pattern(self, pattern: str, itersize: int = 1000) -> int:
+        """Remove all keys that match a glob; how many. Bounded work at a time, no lock."""
+        return sum(self._core.delete(key) for key in self.iter_keys(pattern, itersize))
 
     # ------------------------------------------------------------------ the whole
 
@@ -246,6 +402,14 @@ class Cache:
         """Statistics over all processes."""
         return CacheStats(*self._core.counts())
 
+    def stats_by_prefix(self, sep: str = ":", most: int = 100) -> dict[str, PrefixStats]:
+        """Entries and bytes by what stands in the keys before ``sep``, the largest first.
+
+        Found by a walk over the keys, as in :meth:`iter_keys`. Keys without ``sep`` and those of
+        all prefixes beyond the ``most`` largest are under ``""``.
+        """
+        return by_prefix(self._walk(1000), sep, most)
+
 
 class Table(Cache):
     """A namespace whose entries are never evicted, for small shared state: full means
@@ -254,20 +418,26 @@ class Table(Cache):
 
     __slots__ = ()
 
-    def set(self, key: Key, value: Any, ttl: TTL = USE_DEFAULT) -> None:
+    def set(
+        self, key: Key, value: Any, ttl: TTL = USE_DEFAULT, *, tags: Iterable[str] = ()
+    ) -> None:
         """Store a value."""
         with _full(f"table {self.name!r}"):
-            super().set(key, value, ttl)
+            super().set(key, value, ttl, tags=tags)
 
-    def add(self, key: Key, value: Any, ttl: TTL = USE_DEFAULT) -> bool:
+    def add(
+        self, key: Key, value: Any, ttl: TTL = USE_DEFAULT, *, tags: Iterable[str] = ()
+    ) -> bool:
         """Store a value if there is none; True when it was stored."""
         with _full(f"table {self.name!r}"):
-            return super().add(key, value, ttl)
+            return super().add(key, value, ttl, tags=tags)
 
-    def replace(self, key: Key, value: Any, ttl: TTL = USE_DEFAULT) -> bool:
+    def replace(
+        self, key: Key, value: Any, ttl: TTL = USE_DEFAULT, *, tags: Iterable[str] = ()
+    ) -> bool:
         """Store a value if there is one already; True when it was stored."""
         with _full(f"table {self.name!r}"):
-            return super().replace(key, value, ttl)
+            return super().replace(key, value, ttl, tags=tags)
 
     def get_versioned(self, key: Key) -> tuple[Any, int]:
         """The value and its version, or ``(None, 0)`` when the key is missing."""

@@ -11,6 +11,7 @@
     |-- ValueTooLarge                           a key, value or message that can't fit
     |-- SerializationError (also pickle.PickleError)
     |-- QueueFull                               max_length reached, or no memory for a message
+    |-- DeadlockError (also RuntimeError)       a computation that would wait for itself
     |-- LockTimeout
     |-- LockLost
     |-- NotOwner                                a late acknowledgement or release
@@ -39,9 +40,15 @@ from celeriac._core import (
     VersionMismatch,
 )
 
+
+class DeadlockError(CeleriacError, RuntimeError):
+    """A function that computes a cached value asked the cache for the same key."""
+
+
 __all__ = [
     "CeleriacError",
     "ConfigurationError",
+    "DeadlockError",
     "LockLost",
     "LockTimeout",
     "NotEnoughMemory",

@@ -9,13 +9,13 @@ import weakref
 from types import TracebackType
 from typing import Any
 
-from celeriac import _core
+from celeriac import _core, tags
 from celeriac.cache import DEFAULT_TTL, Cache, Table, check_ttl
+from celeriac.cache_entries import CacheEntries, Shared
+from celeriac.entries import DEFAULT_THRESHOLD, Format
 from celeriac.errors import ConfigurationError
 from celeriac.queue import Queue, Waiter
 from celeriac.url import DEFAULT_MEMORY, StoreURL, parse_url
-
-SERIALIZERS = ("native", "pickle")
 
 _open: weakref.WeakSet[Store] = weakref.WeakSet()
 _default: Store | None = None
@@ -45,6 +45,7 @@ class Store:
             mode=options.mode,
             create=options.create,
         )
+        self._shared = Shared(self._core)
         _open.add(self)
 
     @property
@@ -85,34 +86,45 @@ class Store:
         *,
         ttl: float | None = DEFAULT_TTL,
         serializer: str = "native",
+        compressor: str | None = None,
+        compress_above: int = DEFAULT_THRESHOLD,
         max_entries: int | None = None,
+        version: int | str | None = None,
     ) -> Cache:
         """A cache: a namespace of the store.
 
         :param ttl: default time to live in seconds; None = no expiry.
-        :param serializer: ``native`` (plain values in a form of their own, the rest pickled) or
-            ``pickle``.
+        :param serializer: ``native`` (plain values in a form of their own, the rest pickled),
+            ``pickle``, ``json``, ``msgpack``, or a dotted path to something with ``dumps(value)``
+            and ``loads(bytes)``.
+        :param compressor: ``zlib``, ``lzma``, ``lz4`` or ``zstd``, for values that are larger than
+            ``compress_above`` bytes when serialized, and smaller compressed.
         :param max_entries: bound by count, beside the store's bound by memory. It is the
             namespace's, for everybody who uses it: whoever names one last has set it.
+        :param version: entries of another version are another cache's.
+
+        Serializer and compressor are named in each entry that isn't in the core's own form: after
+        a change of settings old entries are read as they were written, or are misses.
         """
-        if serializer not in SERIALIZERS:
-            raise ConfigurationError(
-                f"unknown serializer {serializer!r}: the serializers are {', '.join(SERIALIZERS)}"
-            )
         _check_name(namespace, "a namespace")
+        if version is not None:
+            namespace = f"{namespace}@{version}"
+        written = Format(serializer, compressor, compress_above)
         check_ttl(ttl)
         if max_entries is not None and not isinstance(max_entries, int):
             raise TypeError(f"max_entries is an int or None, not {type(max_entries).__name__}")
         if max_entries is not None and max_entries < 1:
             raise ConfigurationError(f"max_entries={max_entries!r}: at least 1, or None")
-        core = self._core.cache(namespace, table=False, pickle_all=serializer == "pickle")
-        return Cache(core, namespace, ttl, max_entries)
+        core = self._core.cache(namespace, table=False, pickle_all=written.pickle_all)
+        entries = CacheEntries(core, namespace, self._shared, written)
+        return Cache(core, entries, namespace, ttl, max_entries)
 
     def table(self, name: str, *, ttl: float | None = None) -> Table:
         """A table: like a cache, but its entries are never evicted. For small shared state."""
         _check_name(name, "a table")
         check_ttl(ttl)
-        return Table(self._core.cache(name, table=True, pickle_all=False), name, ttl)
+        core = self._core.cache(name, table=True, pickle_all=False)
+        return Table(core, CacheEntries(core, name, self._shared), name, ttl)
 
     def queue(
         self,
@@ -151,6 +163,10 @@ class Store:
         )
         return Queue(self._core, core, name)
 
+    def caches(self) -> list[str]:
+        """Names of all caches that were ever used, in no order."""
+        return [name for name in self._core.caches() if name != tags.NAMESPACE]
+
     def has_queue(self, name: str) -> bool:
         """True when there is a queue of that name."""
         _check_name(name, "a queue")
@@ -170,7 +186,7 @@ class Store:
         stats["url"] = self.url
         stats["path"] = self.path
         stats["caches"] = {
-            name: self.cache(name).stats()._asdict() for name in sorted(self._core.caches())
+            name: self.cache(name).stats()._asdict() for name in sorted(self.caches())
         }
         stats["queues"] = {
             name: self.queue(name).counts()._asdict() for name in sorted(self.queues())

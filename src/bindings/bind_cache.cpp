@@ -2,6 +2,7 @@
 // through pybind11's dispatcher (fastcall.hpp); the rest does.
 #include "bindings/bindings.hpp"
 #include "bindings/codec.hpp"
+#include "bindings/entries.hpp"
 #include "bindings/errors.hpp"
 #include "bindings/fastcall.hpp"
 #include "bindings/handles.hpp"
@@ -241,6 +242,8 @@ void register_cache(py::module_& m) {
       .def("entries", [](CacheHandle& c) { return take(c.engine->entries()); })
       .def("counts", &counts)
       .def("items", &items)
+      .def("examine", &examine, py::arg("key"), py::arg("whole"))
+      .def("scan", &scan, py::arg("cursor"), py::arg("most"))
       .def(
           "change_count",
           [](CacheHandle& c, py::handle key) {
@@ -249,6 +252,9 @@ void register_cache(py::module_& m) {
           py::arg("key"))
       .def("wait_for_change", &wait_for_change, py::arg("key"), py::arg("seen"),
            py::arg("timeout"));
+  m.def("pack", &pack, py::arg("value"), py::arg("pickle_all"));
+  m.def("unpack", &unpack, py::arg("data"));
+  m.def("set_named_type", &set_named_type, py::arg("type"));
 }
 
 }  // namespace celeriac::bindings

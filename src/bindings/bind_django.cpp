@@ -9,8 +9,10 @@
 //   - the object isn't ready: its state (below) couldn't be had;
 //   - the key isn't a str, or the key made of it would have Django warn: longer than 250
 //     characters, or with a character up to the space, or DEL;
-//   - a version isn't an int, a timeout isn't a number above zero, None or the default;
+//   - a version isn't the object's own (another has another cache), a timeout isn't a number above
+//     zero, None or the default;
 //   - an argument has a name that is not known here;
+//   - an entry is there that Python packed (Codec::kNamed), or may be, where that matters;
 //   - the store or the codec says no: what happens then (a miss, an error, the old value goes) is
 //     Python's to decide. The next class then does the call once more from the start, which is
 //     right because nothing was done: an engine's call that fails has changed nothing.
@@ -155,6 +157,15 @@ PyObject* attempt(PyObject* self, const char* name, const Given& given,
   });
 }
 
+// The value of an entry with more than a value in it, or the default: Python's to say.
+PyObject* open_packed(PyObject* self, std::string_view key, const ValueBuffer& value,
+                      PyObject* otherwise) {
+  const py::str name(key.data(), key.size());
+  const py::object entry = decode(value.codec, value.bytes());
+  return PyObject_CallMethod(self, "_open_packed", "OOO", name.ptr(), entry.ptr(),
+                             otherwise != nullptr ? otherwise : Py_None);
+}
+
 using Arguments4 = std::array<PyObject*, 4>;
 using Arguments3 = std::array<PyObject*, 3>;
 using Arguments2 = std::array<PyObject*, 2>;
@@ -168,6 +179,9 @@ PyObject* get(PyObject* self, PyObject* const* args, Py_ssize_t n, PyObject* nam
                    ValueBuffer value;
                    const Result<bool> found = cache.engine->get(key.view(), value, true);
                    if (!found) return failed(self);
+                   if (found.value() && value.codec == Codec::kNamed) {
+                     return open_packed(self, key.view(), value, a[1]);
+                   }
                    if (found.value()) return decode(value.codec, value.bytes()).release().ptr();
                    return Py_NewRef(a[1] != nullptr ? a[1] : Py_None);
                  });
@@ -184,7 +198,10 @@ PyObject* store(PyObject* self, PyObject* const* args, Py_ssize_t n, PyObject* n
                      return nullptr;
                    Encoded e;
                    encode(a[1], cache.pickle_all, &e);
-                   return answer(self, cache.engine->store(key.view(), e.value, expires, mode, 0));
+                   const Result<bool> stored =
+                       cache.engine->store(key.view(), e.value, expires, mode, 0);
+                   if (mode == StoreMode::kAdd && stored && !stored.value()) return nullptr;
+                   return answer(self, stored);
                  });
 }
 
@@ -216,7 +233,8 @@ PyObject* has_key(PyObject* self, PyObject* const* args, Py_ssize_t n, PyObject*
                  [&](const DjangoCalls& o, CacheHandle& cache, const Arguments2& a) -> PyObject* {
                    FullKey key;
                    if (!key.make(o.head, a[0], a[1])) return nullptr;
-                   return answer(self, cache.engine->contains(key.view()));
+                   const Result<bool> there = cache.engine->contains(key.view());
+                   return there && there.value() ? nullptr : answer(self, there);
                  });
 }
 
@@ -262,6 +280,7 @@ PyObject* get_many(PyObject* self, PyObject* const* args, Py_ssize_t n, PyObject
                      const Result<bool> there = cache.engine->get(full.view(), value, true);
                      if (!there) return failed(self);
                      if (!there.value()) continue;
+                     if (value.codec == Codec::kNamed) return nullptr;
                      const py::object one = decode(value.codec, value.bytes());
                      if (PyDict_SetItem(found.ptr(), key, one.ptr()) != 0) return nullptr;
                    }

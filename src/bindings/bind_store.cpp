@@ -78,6 +78,11 @@ void register_store(py::module_& m) {
       .def("waiter", [](StoreHandle& s) { return WaiterHandle{take(s.engine->waiter())}; })
       .def("stats", &stats)
       .def("owners", &owners)
+      .def("identity", [](StoreHandle& s) { return take(s.engine->identity()); })
+      .def(
+          "is_alive",
+          [](StoreHandle& s, const std::string& who) { return take(s.engine->is_alive(who)); },
+          py::arg("identity"))
       .def("recover", [](StoreHandle& s) { return take(s.engine->recover()); })
       .def_property_readonly("path", [](StoreHandle& s) { return s.engine->path(); })
       .def("close", [](StoreHandle& s) { check(s.engine->close()); })

@@ -8,6 +8,7 @@
 #include "bindings/codec_encode.hpp"
 #include "bindings/codec_format.hpp"
 #include "bindings/codec_types.hpp"
+#include "bindings/entries.hpp"
 #include "bindings/errors.hpp"
 #include "platform/clock.hpp"
 
@@ -73,6 +74,8 @@ void encode(py::handle object, bool pickle_all, Encoded* to) {
   const PyTypeObject* type = Py_TYPE(o);
   if (type == &PyLong_Type) {
     encode_int(o, to);  // whatever the serializer: incr() works on it
+  } else if (encode_named(object, to)) {
+    return;
   } else if (pickle_all) {
     encode_pickle(object, to);
   } else if (type == &PyBytes_Type) {
@@ -108,6 +111,8 @@ py::object decode(Codec codec, std::string_view bytes) {
     made = Py_NewRef(codec == Codec::kNone ? Py_None : codec == Codec::kTrue ? Py_True : Py_False);
   } else if (codec == Codec::kBigInt) {
     made = int_from_bytes(bytes.data(), bytes.size(), true);
+  } else if (codec == Codec::kNamed) {
+    made = decode_named(bytes).release().ptr();
   } else if (codec == Codec::kPickle) {
     PyObject* data = PyBytes_FromStringAndSize(bytes.data(), n);
     if (data != nullptr) made = PyObject_CallOneArg(pickle_function("loads").ptr(), data);

@@ -71,9 +71,7 @@ class FullKey {
     std::size_t characters = head.characters;
     size_ = head.size;
     std::memcpy(bytes_, head.bytes, head.size);
-    if (version != nullptr && version != Py_None && !put_version(head, version, &characters)) {
-      return false;
-    }
+    if (version != nullptr && version != Py_None && !is_own_version(head, version)) return false;
     if (!PyUnicode_CheckExact(key)) return false;
 #if PY_VERSION_HEX < 0x030C0000
     if (PyUnicode_READY(key) != 0) {
@@ -101,18 +99,16 @@ class FullKey {
   std::string_view view() const { return {bytes_, size_}; }
 
  private:
-  bool put_version(const Head& head, PyObject* version, std::size_t* characters) {
+  // Another version's entries are in another cache.
+  static bool is_own_version(const Head& head, PyObject* version) {
     if (!PyLong_CheckExact(version)) return false;
     int overflow = 0;
     const long long number = PyLong_AsLongLongAndOverflow(version, &overflow);
-    if (overflow != 0) return false;
-    char* const begin = bytes_ + head.prefix_size;
-    char* end = std::to_chars(begin, begin + 24, number).ptr;
+    char text[24];
+    char* end = std::to_chars(text, text + sizeof text - 1, number).ptr;
     *end++ = ':';
-    const auto new_size = static_cast<std::size_t>(end - bytes_);
-    *characters = head.prefix_characters + new_size - head.prefix_size;
-    size_ = new_size;
-    return true;
+    const std::string_view own(head.bytes + head.prefix_size, head.size - head.prefix_size);
+    return overflow == 0 && own == std::string_view(text, static_cast<std::size_t>(end - text));
   }
 
   std::size_t size_ = 0;

@@ -22,6 +22,13 @@
 
 namespace celeriac {
 
+// Where a scan of a namespace stands; all zero = at its beginning. Its meaning is the engine's.
+struct ScanCursor {
+  std::uint64_t place = 0;
+  std::uint64_t table = 0;
+  std::uint64_t moves = 0;
+};
+
 // A cache namespace or a table. Keys are bytes, at most kMaxKeyBytes (kValueTooLarge beyond).
 class CacheEngine {
  public:
@@ -44,6 +51,13 @@ class CacheEngine {
   virtual Result<CacheCounts> counts() = 0;
   virtual Status each(
       const std::function<bool(std::string_view key, const ValueBuffer& value)>& visit) = 0;
+  // One step of a walk over the keys, of bounded work and about `most` keys; moves the cursor.
+  // False when it was the last. A key that is there from the first step to the last comes at least
+  // once; others may come or not, and some twice when the namespace grows meanwhile. `bytes`: of
+  // the key and the value as it is stored.
+  virtual Result<bool> scan(
+      ScanCursor& cursor, std::size_t most,
+      const std::function<void(std::string_view key, Codec codec, std::uint64_t bytes)>& visit) = 0;
   virtual Result<std::uint32_t> change_count(std::string_view key) = 0;
   virtual Result<bool> wait_for_change(std::string_view key, std::uint32_t seen,
                                        std::uint64_t deadline_ns) = 0;
@@ -152,6 +166,11 @@ class StoreEngine {
   virtual Result<std::unique_ptr<WaiterEngine>> waiter() = 0;
   virtual Result<EngineStats> stats() = 0;
   virtual Result<std::vector<EngineOwner>> owners() = 0;
+  // A name for this process as an owner, for others to ask after: is_alive() is true from then on
+  // until this process ends or leaves, and never again. Its end wakes all who sleep in
+  // wait_for_change().
+  virtual Result<std::string> identity() = 0;
+  virtual Result<bool> is_alive(const std::string& identity) = 0;
   // Runs recovery now; how many dead owners were reaped.
   virtual Result<int> recover() = 0;
   virtual std::string path() const = 0;

@@ -51,8 +51,8 @@ class Cache {
 
   Namespaces& namespaces() { return spaces_; }
   Segments& segments() { return segments_; }
-  Index& index() { return index_; }
   Eviction& eviction() { return eviction_; }
+  Index& index() { return index_; }
 
   // True and the value, or false; `counted` as a hit or a miss. Thread-safe, lock-free (but for
   // step 5).

@@ -213,7 +213,8 @@ def odd_key(key: str, prefix: str, version: Any) -> str:
 
 
 def stored_keys(cache: CeleriacCache) -> list[Any]:
-    return sorted(key for key, _ in cache._entries._core.items())
+    store = cache.store
+    return sorted(key for name in store.caches() for key in store.cache(name).keys("*"))
 
 
 def test_swapped_attributes(native: CeleriacCache) -> None:
@@ -299,7 +300,7 @@ def test_a_subclass_whose_calls_lead_here(location: str) -> None:
     cache = Louder(location, {})
     cache.set("key", 1)
     assert cache.get("key") == ("loud", 1)
-    assert cache.get_or_set("key", 2) == ("loud", 1)
+    assert cache.get_or_set("key", 2) == 1  # it looks for itself
 
 
 def test_a_method_replaced_on_the_object_or_the_class(

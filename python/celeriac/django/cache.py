@@ -1,39 +1,46 @@
 """The Django cache backend: `"BACKEND": "celeriac.django.cache.CeleriacCache"`.
 
-`CeleriacCache` is what settings name. Its calls are in `sync.py`, and their async twins here; the
-hot ones are done in C++ where settings are the usual ones (`src/bindings/bind_django.cpp`). The
-settings of an alias are read in `options.py`; `location.py` holds what the aliases of one LOCATION
-share in a process; `keys.py` has Django's warning about keys.
+`CeleriacCache` is what settings name. Its calls are in `sync.py` and `more.py`, and their async
+twins here; the hot ones are done in C++ where settings are the usual ones
+(`src/bindings/bind_django.cpp`). The settings of an alias are read in `options.py`; `location.py`
+holds what the aliases of one LOCATION share in a process, `spaces.py` says where their entries are
+kept; `keys.py` has Django's warning about keys.
 """
 
 from __future__ import annotations
 
+import asyncio
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from asgiref.sync import iscoroutinefunction, sync_to_async
+from asgiref.sync import sync_to_async
 from django.core.cache.backends.base import DEFAULT_TIMEOUT
 from django.core.exceptions import SynchronousOnlyOperation
 
-from celeriac import _core
-from celeriac.errors import SerializationError
+from celeriac import _core, aio_fill
+from celeriac.cache_entries import MISSING
+from celeriac.entries import Named
+from celeriac.errors import CeleriacError, SerializationError
 
-from .sync import SyncCache
+from .more import MoreCache
 
 if TYPE_CHECKING:
-    _Calls = SyncCache
+    _Calls = MoreCache
 else:
 
-    class _Calls(_core.DjangoCalls, SyncCache):
-        """The calls of SyncCache, the hot ones natively where that makes no difference."""
+    class _Calls(_core.DjangoCalls, MoreCache):
+        """The calls of MoreCache, the hot ones natively where that makes no difference."""
 
 
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
 
-_MISSING = object()
+
+async def _in_thread(call: Callable[..., _Result], *args: Any) -> _Result:
+    result: _Result = await sync_to_async(call, thread_sensitive=True)(*args)
+    return result
 
 
 async def _here_or_in_thread(
@@ -59,7 +66,7 @@ class CeleriacCache(_Calls):
     Django's KEY_PREFIX, VERSION and KEY_FUNCTION keep keys apart. OPTIONS:
 
     - `memory`, `mode`, `create`: of `celeriac.connect`.
-    - `serializer`, `max_entries`: of `Store.cache`.
+    - `serializer`, `compressor`, `compress_above`, `max_entries`: of `Store.cache`.
     - `MAX_ENTRIES`, `CULL_FREQUENCY`: as Django describes them. Without MAX_ENTRIES only `memory`
       bounds the cache, and the store evicts what is used least.
     - `IGNORE_EXCEPTIONS`: errors of the store become misses; they are counted in
@@ -85,9 +92,13 @@ class CeleriacCache(_Calls):
         *,
         nx: bool = False,
         xx: bool = False,
+        tags: Iterable[str] = (),
     ) -> bool:
         """See `set`."""
-        return await _here_or_in_thread(self.set, key, value, timeout, version, nx=nx, xx=xx)
+        options: dict[str, Any] = {"nx": nx, "xx": xx} if nx or xx else {}
+        if tags:
+            options["tags"] = tags
+        return await _here_or_in_thread(self.set, key, value, timeout, version, **options)
 
     async def aadd(
         self,
@@ -136,19 +147,41 @@ class CeleriacCache(_Calls):
         default: Any,
         timeout: float | None = DEFAULT_TIMEOUT,
         version: Any = None,
+        **options: Any,
     ) -> Any:
-        """As `get_or_set`; `default` may also be an async function or anything to await."""
-        value = await self.aget(key, _MISSING, version)
-        if value is not _MISSING:
-            return value
-        if callable(default):
-            if not iscoroutinefunction(default):
-                default = sync_to_async(default, thread_sensitive=True)
-            default = default()
-        while inspect.isawaitable(default):
-            default = await default
-        await self.aadd(key, default, timeout, version)
-        return await self.aget(key, default, version)
+        """As `get_or_set`; `default` may also be an async function or anything to await.
+
+        Waiting for another's result never blocks the event loop."""
+        given = default
+        results: list[Any] = []
+        raised: list[BaseException] = []
+
+        async def compute() -> Any:
+            try:
+                results.append(await aio_fill.result(default, _in_thread))
+            except BaseException as error:
+                raised.append(error)
+                raise
+            return results[-1]
+
+        if callable(default) or inspect.isawaitable(default):
+            given = compute
+        try:
+            full, entries, found = self._look(key, version)
+            if found is not MISSING and type(found) is not Named:
+                return found
+            call = self._fill(full, entries, timeout, {**options, "found": found})
+            return await aio_fill.get_or_set(call, given, _in_thread, again=True)
+        except CeleriacError as error:
+            if error in raised:
+                raise
+            self._not_stored(key, version, error)
+            if given is not compute:
+                return default
+            return results[-1] if results else await compute()
+        finally:
+            if inspect.iscoroutine(default):
+                default.close()  # unless it ran to its end
 
     async def aincr(
         self,
@@ -187,6 +220,33 @@ class CeleriacCache(_Calls):
     async def aclose(self, **kwargs: Any) -> None:
         """See `close`."""
         self.close(**kwargs)
+
+    async def akeys(self, search: str = "*", version: Any = None) -> list[str]:
+        """See `keys`."""
+        return list({key: None async for key in self.aiter_keys(search, version=version)})
+
+    async def aiter_keys(
+        self, search: str = "*", itersize: int | None = None, version: Any = None
+    ) -> AsyncIterator[str]:
+        """See `iter_keys`. Other tasks run in between."""
+        for count, key in enumerate(self.iter_keys(search, itersize, version)):
+            if count % 256 == 255:
+                await asyncio.sleep(0)
+            yield key
+
+    async def adelete_pattern(
+        self, pattern: str, version: Any = None, *, itersize: int | None = None
+    ) -> int:
+        """See `delete_pattern`."""
+        return self.delete_pattern(pattern, version, itersize=itersize)
+
+    async def ainvalidate(self, *tags: str, version: Any = None) -> None:
+        """See `invalidate`."""
+        self.invalidate(*tags, version=version)
+
+    async def aclear_prefix(self, version: Any = None) -> None:
+        """See `clear_prefix`."""
+        self.clear_prefix(version)
 
     async def attl(self, key: str, version: Any = None) -> int | None:
         """See `ttl`."""

@@ -18,8 +18,7 @@ import celeriac
 from celeriac.errors import CeleriacError
 from celeriac.url import StoreURL
 
-NAMESPACE = "django"
-"""The namespace of the store that holds the entries of all aliases, versions and prefixes."""
+from . import redis_compat
 
 logger = logging.getLogger("celeriac.django")
 
@@ -49,11 +48,14 @@ class Location:
         """Whether somebody closed the store after it was opened here."""
         return self._store is not None and self._store.closed
 
-    def ignore(self, error: CeleriacError) -> None:
-        """Count an error that becomes a miss; the first of its kind is also logged."""
+    def ignore(self, error: CeleriacError, always: bool = False) -> None:
+        """Count an error that becomes a miss; the first of its kind is logged, or every one as
+        django-redis does it."""
         self.ignored = next(self._count)
         kind = type(error)
-        if kind not in self._logged:
+        if always:
+            redis_compat.logger().error("Exception ignored", exc_info=error)
+        elif kind not in self._logged:
             self._logged.add(kind)
             logger.warning(
                 "Cache at %s: %s: %s. Ignored, as IGNORE_EXCEPTIONS asks; further errors of "

@@ -1,9 +1,10 @@
 """What a `CACHES` entry means: its OPTIONS taken apart and checked, before any store is touched.
 
 OPTIONS holds three kinds of names in one dictionary. Django's are in capitals (`MAX_ENTRIES`,
-`CULL_FREQUENCY`, and `IGNORE_EXCEPTIONS` as django-redis calls it). The others are those of
-`celeriac.connect` and of `Store.cache`, under the names that they have there. A name that is none
-of these is an error that lists them all: a misspelt `memory` must not quietly mean the default.
+`CULL_FREQUENCY`), and as django-redis calls them `IGNORE_EXCEPTIONS` and `LOG_IGNORED_EXCEPTIONS`.
+The others are those of `celeriac.connect` and of `Store.cache`, under the names that they have
+there. A name that is none of these is an error that lists them all: a misspelt `memory` must not
+quietly mean the default.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ from celeriac.errors import ConfigurationError
 from celeriac.url import Options as ConnectOptions
 from celeriac.url import StoreURL, parse_url
 
-DJANGO_OPTIONS = ("MAX_ENTRIES", "CULL_FREQUENCY", "IGNORE_EXCEPTIONS")
-CACHE_OPTIONS = ("max_entries", "serializer")
+from . import redis_compat
+
+DJANGO_OPTIONS = ("MAX_ENTRIES", "CULL_FREQUENCY", "IGNORE_EXCEPTIONS", "LOG_IGNORED_EXCEPTIONS")
+CACHE_OPTIONS = ("max_entries", "serializer", "compressor", "compress_above")
 CONNECT_OPTIONS = tuple(sorted(field.name for field in fields(ConnectOptions)))
 
 DEFAULT_CULL_FREQUENCY = 3
@@ -36,6 +39,7 @@ class Options:
     max_entries: int | None
     cull_frequency: int
     ignore_exceptions: bool
+    log_ignored: bool
     cache: dict[str, Any]
 
 
@@ -66,7 +70,16 @@ def parse(location: str, params: Mapping[str, Any]) -> Options:
             params.get("cull_frequency", options.get("CULL_FREQUENCY")),
             DEFAULT_CULL_FREQUENCY,
         ),
-        ignore_exceptions=_yes_or_no("IGNORE_EXCEPTIONS", options.get("IGNORE_EXCEPTIONS", False)),
+        ignore_exceptions=_yes_or_no(
+            "IGNORE_EXCEPTIONS",
+            options.get("IGNORE_EXCEPTIONS", redis_compat.setting("IGNORE_EXCEPTIONS", False)),
+        ),
+        log_ignored=_yes_or_no(
+            "LOG_IGNORED_EXCEPTIONS",
+            options.get(
+                "LOG_IGNORED_EXCEPTIONS", redis_compat.setting("LOG_IGNORED_EXCEPTIONS", False)
+            ),
+        ),
         cache={name: options[name] for name in CACHE_OPTIONS if name in options},
     )
 

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache, default_key_func
 from django.core.exceptions import SynchronousOnlyOperation
@@ -30,12 +30,7 @@ from celeriac.errors import (
     ValueTooLarge,
 )
 
-from . import keys, location, options
-
-if TYPE_CHECKING:
-    from functools import cached_property
-else:  # functools' own takes a lock up to CPython 3.11, which a fork could leave held
-    from django.utils.functional import cached_property
+from . import keys, location, options, spaces
 
 _MISSING = object()
 
@@ -54,8 +49,10 @@ class SyncCache(BaseCache):
         self._max_entries: int | None = parsed.max_entries
         self._cull_frequency: int = parsed.cull_frequency
         self._ignore_exceptions = parsed.ignore_exceptions
+        self._log_ignored_exceptions = parsed.log_ignored
         self._cache_options = parsed.cache
         self._location = location.at(parsed.url)
+        self._spaces: dict[tuple[str, str] | None, celeriac.Cache] = {}
 
     # ---- the store behind it
 
@@ -69,28 +66,39 @@ class SyncCache(BaseCache):
         """How many errors at this LOCATION this process has turned into misses so far."""
         return self._location.ignored
 
-    @cached_property
-    def _entries(self) -> celeriac.Cache:
-        return self.store.cache(location.NAMESPACE, ttl=self.default_timeout, **self._cache_options)
+    def _place(self, version: Any) -> tuple[str, str] | None:
+        """What the entries of a version are kept under; see `spaces.py`."""
+        if self.key_func is not default_key_func:
+            return None
+        return self.key_prefix, str(self.version if version is None else version)
+
+    def _at(self, version: Any = None) -> celeriac.Cache:
+        """The cache that holds the entries of a version."""
+        place = self._place(version)
+        found = self._spaces.get(place)
+        if found is None:
+            settings = {"ttl": self.default_timeout, **self._cache_options}
+            found = self._spaces[place] = spaces.open_space(self.store, place, settings)
+        return found
 
     def _tolerate(self, error: CeleriacError, *, writing: bool = False) -> None:
         """Raise the error again, or count it where it shall be a miss."""
         closed = self._location.is_closed()
         if closed:
-            self.__dict__.pop("_entries", None)
+            self._spaces = {}
         mistake = (isinstance(error, ConfigurationError) and not closed) or (
             isinstance(error, SerializationError)
             and (writing or isinstance(error.__cause__, SynchronousOnlyOperation))
         )
         if mistake or not self._ignore_exceptions:
             raise error
-        self._location.ignore(error)
+        self._location.ignore(error, always=self._log_ignored_exceptions)
 
-    def _not_replaced(self, key: str, error: CeleriacError) -> None:
+    def _not_replaced(self, key: str, version: Any, error: CeleriacError) -> None:
         """A new value could not be stored: the old one is stale now, so it goes."""
         if isinstance(error, (NotEnoughMemory, ValueTooLarge)):
             with suppress(CeleriacError):
-                self._entries.delete(key)
+                self._at(version).delete(key)
         self._tolerate(error, writing=True)
 
     # ---- keys and timeouts
@@ -106,7 +114,7 @@ class SyncCache(BaseCache):
             timeout = self.default_timeout
         return None if timeout is None else max(0, timeout)
 
-    def _make_room(self, key: str) -> None:
+    def _make_room(self, entries: celeriac.Cache, key: str) -> None:
         """Cull as Django's local-memory cache does, if MAX_ENTRIES was given and is reached.
 
         Overwriting adds no entry, so it culls nothing.
@@ -114,7 +122,6 @@ class SyncCache(BaseCache):
         limit = self._max_entries
         if limit is None:
             return
-        entries = self._entries
         count = len(entries)
         if count < limit or key in entries:
             return
@@ -127,9 +134,10 @@ class SyncCache(BaseCache):
         """What `_core.DjangoCalls` needs to do a call without us; its source says how it is used.
 
         None: not connected yet. False: not with these attributes, for keys aren't made as Django
-        makes them by default, all of them would bring a warning, or entries are counted.
+        makes them by default, all of them would bring a warning, entries are counted, or values
+        are written by another serializer or compressor.
         """
-        entries = self.__dict__.get("_entries")
+        entries = self._spaces.get(self._place(None))
         if entries is None:
             return None
         head = f"{self.key_prefix}:", f"{self.version}:"
@@ -137,6 +145,7 @@ class SyncCache(BaseCache):
             type(entries) is not celeriac.Cache
             or entries.max_entries is not None
             or self._max_entries is not None
+            or not entries.is_plain
             or self.key_func is not default_key_func
             or not keys.is_plain("".join(head))
             or any(getattr(getattr(self, name), "__func__", 0) is not own for name, own in _OWN)
@@ -144,13 +153,21 @@ class SyncCache(BaseCache):
             return False
         return entries._core, *head, self.default_timeout, DEFAULT_TIMEOUT
 
+    def _open_packed(self, full: str, entry: Any, default: Any) -> Any:
+        """For `_core.DjangoCalls`: the value of an entry that has more in it than a value."""
+        try:
+            return self._at().opened(full, entry, default)
+        except CeleriacError as error:
+            self._tolerate(error)
+            return default
+
     # ---- Django's calls, one key each
 
     def get(self, key: str, default: Any = None, version: Any = None) -> Any:
         """The value of a key, or `default`. A stored None is a value."""
         full = self.make_and_validate_key(key, version)
         try:
-            return self._entries.get(full, default)
+            return self._at(version).get(full, default)
         except CeleriacError as error:
             self._tolerate(error)
             return default
@@ -164,8 +181,9 @@ class SyncCache(BaseCache):
         *,
         nx: bool = False,
         xx: bool = False,
+        tags: Iterable[str] = (),
     ) -> bool:
-        """Store a value, and say whether it was stored.
+        """Store a value, and say whether it was stored. For `tags` see `invalidate`.
 
         With `nx` only if the key is missing, with `xx` only if it is there. A value that the store
         can't hold removes the old one, then raises ValueTooLarge or NotEnoughMemory.
@@ -173,16 +191,17 @@ class SyncCache(BaseCache):
         if nx and xx:
             raise ValueError("nx and xx exclude each other")
         if nx:
-            return self.add(key, value, timeout, version)
+            return self.add(key, value, timeout, version, **({"tags": tags} if tags else {}))
         full = self.make_and_validate_key(key, version)
         ttl = self.get_backend_timeout(timeout)
         try:
+            entries = self._at(version)
             if xx:
-                return self._entries.replace(full, value, ttl)
-            self._make_room(full)
-            self._entries.set(full, value, ttl)
+                return entries.replace(full, value, ttl, tags=tags)
+            self._make_room(entries, full)
+            entries.set(full, value, ttl, tags=tags)
         except CeleriacError as error:
-            self._not_replaced(full, error)
+            self._not_replaced(full, version, error)
             return False
         return True
 
@@ -192,13 +211,16 @@ class SyncCache(BaseCache):
         value: Any,
         timeout: float | None = DEFAULT_TIMEOUT,
         version: Any = None,
+        *,
+        tags: Iterable[str] = (),
     ) -> bool:
         """Store a value if the key is missing, in one step; True if it was missing."""
         full = self.make_and_validate_key(key, version)
         ttl = self.get_backend_timeout(timeout)
         try:
-            self._make_room(full)
-            return self._entries.add(full, value, ttl)
+            entries = self._at(version)
+            self._make_room(entries, full)
+            return entries.add(full, value, ttl, tags=tags)
         except CeleriacError as error:
             self._tolerate(error, writing=True)
             return False
@@ -207,21 +229,21 @@ class SyncCache(BaseCache):
         """Give a key a new timeout; False if it is missing."""
         full = self.make_and_validate_key(key, version)
         ttl = self.get_backend_timeout(timeout)
-        return self._change(lambda entries: entries.touch(full, ttl))
+        return self._change(version, lambda entries: entries.touch(full, ttl))
 
     def delete(self, key: str, version: Any = None) -> bool:
         """Remove a key; False if it is missing."""
         full = self.make_and_validate_key(key, version)
-        return self._change(lambda entries: entries.delete(full))
+        return self._change(version, lambda entries: entries.delete(full))
 
     def has_key(self, key: str, version: Any = None) -> bool:
         """Whether the key is there, whatever its value."""
         full = self.make_and_validate_key(key, version)
-        return self._change(lambda entries: full in entries)
+        return self._change(version, lambda entries: full in entries)
 
-    def _change(self, call: Callable[[celeriac.Cache], bool]) -> bool:
+    def _change(self, version: Any, call: Callable[[celeriac.Cache], bool]) -> bool:
         try:
-            return call(self._entries)
+            return call(self._at(version))
         except CeleriacError as error:
             self._tolerate(error)
             return False
@@ -243,13 +265,13 @@ class SyncCache(BaseCache):
         try:
             while True:
                 try:
-                    return self._entries.incr(full, delta)
+                    return self._at(version).incr(full, delta)
                 except CeleriacError:
                     raise
                 except ValueError:
                     if not ignore_key_check:
                         raise ValueError(f"Key '{key}' not found") from None
-                if self._entries.add(full, delta, None):
+                if self._at(version).add(full, delta, None):
                     return delta
         except CeleriacError as error:
             self._tolerate(error)
@@ -276,12 +298,14 @@ class SyncCache(BaseCache):
         old = self.make_and_validate_key(key, version)
         new = self.make_and_validate_key(key, version + delta)
         try:
-            value = self._entries.get(old, _MISSING)
+            source = self._at(version)
+            value = source.get(old, _MISSING)
             if value is _MISSING:
                 raise KeyError(old)
             if old != new:
-                self._entries.set(new, value, self._entries.ttl(old))
-                self._entries.delete(old)
+                left, tags = source.ttl(old), source.tags_of(old)
+                self._at(version + delta).set(new, value, left, tags=tags)
+                source.delete(old)
         except KeyError:
             raise ValueError(f"Key '{key}' not found") from None
         except CeleriacError as error:
@@ -295,7 +319,7 @@ class SyncCache(BaseCache):
         """The values of those keys that are there."""
         full = {self.make_and_validate_key(key, version): key for key in keys}
         try:
-            found = self._entries.get_many(list(full))
+            found = self._at(version).get_many(list(full))
         except CeleriacError as error:
             self._tolerate(error)
             return {}
@@ -306,6 +330,8 @@ class SyncCache(BaseCache):
         data: Mapping[str, Any],
         timeout: float | None = DEFAULT_TIMEOUT,
         version: Any = None,
+        *,
+        tags: Iterable[str] = (),
     ) -> list[str]:
         """Store several values; returns the keys whose value the store could not hold.
 
@@ -314,14 +340,14 @@ class SyncCache(BaseCache):
         full = {self.make_and_validate_key(key, version): key for key in data}
         ttl = self.get_backend_timeout(timeout)
         try:
-            entries = self._entries
+            entries = self._at(version)
             failed = []
             if self._max_entries is None:
-                failed = entries.set_many({key: data[full[key]] for key in full}, ttl)
+                failed = entries.set_many({key: data[full[key]] for key in full}, ttl, tags=tags)
             else:
                 for key, own in full.items():
-                    self._make_room(key)
-                    failed += entries.set_many({key: data[own]}, ttl)
+                    self._make_room(entries, key)
+                    failed += entries.set_many({key: data[own]}, ttl, tags=tags)
             if failed:
                 entries.delete_many(failed)
         except CeleriacError as error:
@@ -335,7 +361,7 @@ class SyncCache(BaseCache):
         if not full:
             return None
         try:
-            return self._entries.delete_many(full)
+            return self._at(version).delete_many(full)
         except CeleriacError as error:
             self._tolerate(error)
             return 0
@@ -346,7 +372,7 @@ class SyncCache(BaseCache):
         Queues and whatever else is in the same store stay.
         """
         try:
-            self._entries.clear()
+            spaces.clear_all(self.store)
         except CeleriacError as error:
             self._tolerate(error)
 
@@ -368,7 +394,7 @@ class SyncCache(BaseCache):
     def _left(self, key: str, version: Any) -> float | None:
         full = self.make_and_validate_key(key, version)
         try:
-            return self._entries.ttl(full)
+            return self._at(version).ttl(full)
         except KeyError:
             return 0
         except CeleriacError as error:
@@ -378,7 +404,7 @@ class SyncCache(BaseCache):
     def persist(self, key: str, version: Any = None) -> bool:
         """Take the timeout from a key; False if it is missing."""
         full = self.make_and_validate_key(key, version)
-        return self._change(lambda entries: entries.persist(full))
+        return self._change(version, lambda entries: entries.persist(full))
 
     def expire(self, key: str, timeout: float | timedelta | None, version: Any = None) -> bool:
         """Let a key expire after so many seconds; False if it is missing."""

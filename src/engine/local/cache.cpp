@@ -1,5 +1,7 @@
 #include "engine/local/cache.hpp"
 
+#include <algorithm>
+
 namespace celeriac {
 
 Result<OwnerTag> LocalCache::enter(std::string_view key) {
@@ -98,10 +100,17 @@ Result<bool> LocalCache::wait_for_change(std::string_view key, std::uint32_t see
                                          std::uint64_t deadline_ns) {
   const Result<OwnerTag> me = enter(key);
   if (!me) return me.status();
-  Result<bool> changed = handle_->core().cache().wait_for_change(space_, key, seen, deadline_ns);
-  const Result<OwnerTag> still = handle_->enter();  // it may have been closed while we slept
-  if (!still) return still.status();
-  return changed;
+  for (;;) {
+    // The watcher sees to it that an owner's death wakes us; without it we look for ourselves.
+    const std::uint64_t poll = handle_->core().poll_interval();
+    const std::uint64_t until =
+        poll == kNever ? deadline_ns : std::min(deadline_ns, now_ns() + poll);
+    Result<bool> changed = handle_->core().cache().wait_for_change(space_, key, seen, until);
+    const Result<OwnerTag> still = handle_->enter();  // it may have been closed while we slept
+    if (!still) return still.status();
+    if (!changed || changed.value() || until == deadline_ns) return changed;
+    handle_->core().recovery().run();
+  }
 }
 
 }  // namespace celeriac

@@ -24,6 +24,9 @@ class LocalCache final : public CacheEngine {
   Result<std::uint64_t> entries() override;
   Result<CacheCounts> counts() override;
   Status each(const std::function<bool(std::string_view, const ValueBuffer&)>& visit) override;
+  Result<bool> scan(
+      ScanCursor& cursor, std::size_t most,
+      const std::function<void(std::string_view, Codec, std::uint64_t)>& visit) override;
   Result<std::uint32_t> change_count(std::string_view key) override;
   Result<bool> wait_for_change(std::string_view key, std::uint32_t seen,
                                std::uint64_t deadline_ns) override;

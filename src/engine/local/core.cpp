@@ -29,6 +29,8 @@ LocalCore::LocalCore(std::unique_ptr<Arena> arena, std::unique_ptr<Owners> owner
     const OwnerTag me = owners_->current();
     if (me.valid() && heap_.dirty()) heap_.sweep(me);
   });
+  // Who waits for a key that a dead owner was to change looks again, now that it isn't alive.
+  recovery_.add_finisher([this](const DeadOwners&) { cache_.wake_all_waiters(); });
   base_.make_room = [this](std::uint64_t bytes, bool contiguous, OwnerTag me) {
     return cache_.eviction().make_room(bytes, contiguous, me);
   };
@@ -90,6 +92,7 @@ Status LocalCore::close() {
   if (me.valid()) {
     recovery_.release_own(me);
     owners_->leave();
+    cache_.wake_all_waiters();  // as after a death
   }
   return Status::ok();
 }

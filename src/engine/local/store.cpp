@@ -1,5 +1,6 @@
 #include "engine/local/store.hpp"
 
+#include <charconv>
 #include <map>
 
 #include "engine/local/cache.hpp"
@@ -140,6 +141,24 @@ Result<std::vector<EngineOwner>> LocalStore::owners() {
     all.push_back({o.tag.slot, o.tag.epoch, o.pid, o.started_wall_ns, o.command, o.alive});
   }
   return all;
+}
+
+Result<std::string> LocalStore::identity() {
+  const Result<OwnerTag> me = handle_->enter();
+  if (!me) return me.status();
+  return std::to_string(me.value().slot) + "." + std::to_string(me.value().epoch);
+}
+
+Result<bool> LocalStore::is_alive(const std::string& identity) {
+  const Result<OwnerTag> me = handle_->enter();
+  if (!me) return me.status();
+  OwnerTag tag;
+  const char* end = identity.data() + identity.size();
+  const auto [dot, wrong] = std::from_chars(identity.data(), end, tag.slot);
+  if (wrong != std::errc() || dot == end || *dot != '.') return false;
+  const auto [rest, wrong_epoch] = std::from_chars(dot + 1, end, tag.epoch);
+  if (wrong_epoch != std::errc() || rest != end) return false;
+  return handle_->core().base().owners.alive(tag);
 }
 
 Result<int> LocalStore::recover() {

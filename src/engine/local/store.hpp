@@ -19,6 +19,8 @@ class LocalStore final : public StoreEngine {
   Result<std::unique_ptr<WaiterEngine>> waiter() override;
   Result<EngineStats> stats() override;
   Result<std::vector<EngineOwner>> owners() override;
+  Result<std::string> identity() override;
+  Result<bool> is_alive(const std::string& identity) override;
   Result<int> recover() override;
   std::string path() const override { return handle_->core().arena().path(); }
   Status close() override { return handle_->close(); }

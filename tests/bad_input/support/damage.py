@@ -96,7 +96,7 @@ def use(name: str) -> None:
         tried(lambda i=i: cache.delete(f"k{i + 2}"))
         tried(lambda i=i: table.incr(f"t{i}"))
         tried(lambda i=i: table.get_versioned(f"t{i}"))
-    for call in (table.items, cache.stats, lambda: len(cache), lambda: cache.cull(50)):
+    for call in (table.items, cache.stats, lambda: len(cache), lambda: cache.cull(50), cache.keys):
         tried(call)
     tried(lambda: cache.set("large", b"x" * 3_000_000))
     for name in ("q", "q3", "q7", "new"):

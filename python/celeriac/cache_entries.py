@@ -1,0 +1,169 @@
+"""The entries of one cache, those with a header among them.
+
+What the core has is not always what the cache has: an entry with an invalidated tag, or one whose
+ttl has passed and that is only kept for its grace, is as good as absent. Here the two are told
+apart; `cache.py` has the calls that users make, `fill.py` what `get_or_set` makes of a stale value.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from celeriac import _core
+from celeriac.entries import PLAIN, Format, Header, Named, Unreadable, parse
+from celeriac.single_flight import Flights
+from celeriac.tags import NAMESPACE as TAGS_NAMESPACE
+from celeriac.tags import Tags
+
+Key = str | bytes
+MISSING: Final = object()
+
+
+class Shared:
+    """What the caches of one store handle share; opened when it is first needed."""
+
+    __slots__ = ("_flights", "_store", "_tags")
+
+    def __init__(self, store: _core.Store) -> None:
+        self._store = store
+        self._flights: Flights | None = None
+        self._tags: _core.Cache | None = None
+
+    @property
+    def flights(self) -> Flights:
+        """The flights of the store. (Two threads may both make the object: it holds nothing.)"""
+        flights = self._flights
+        if flights is None:
+            flights = self._flights = Flights(self._store)
+        return flights
+
+    def tags(self, space: str) -> Tags:
+        """The tags of a cache."""
+        core = self._tags
+        if core is None:
+            core = self._tags = self._store.cache(TAGS_NAMESPACE, table=False, pickle_all=False)
+        return Tags(core, space)
+
+
+class CacheEntries:
+    """A cache's entries. Thread-safe, fork-safe. Raises what the core raises."""
+
+    __slots__ = ("_tags", "core", "format", "name", "shared")
+
+    def __init__(
+        self, core: _core.Cache, name: str, shared: Shared, format: Format = PLAIN
+    ) -> None:
+        self.core = core
+        self.name = name
+        self.format = format
+        self.shared = shared
+        self._tags: Tags | None = None
+
+    @property
+    def tags(self) -> Tags:
+        """The tags of this cache."""
+        tags = self._tags
+        if tags is None:
+            tags = self._tags = self.shared.tags(self.name)
+        return tags
+
+    # ---- reading
+
+    def header(self, entry: Named) -> Header | None:
+        """The header of an entry whose tags are valid, else None."""
+        header = parse(entry)
+        if header is None or (header.tags and not self.tags.valid(header.tags)):
+            return None
+        return header
+
+    def opened(self, entry: Named) -> tuple[Header, Any] | None:
+        """Header and value, stale or not; None for an entry that is as good as absent."""
+        header = self.header(entry)
+        if header is None:
+            return None
+        try:
+            return header, self.format.unpack(entry, header)
+        except Unreadable:
+            return None
+
+    def open(self, key: Key, entry: Any, default: Any) -> Any:
+        """The value of an entry just read, or ``default``."""
+        opened = self.opened(entry)
+        if opened is None:
+            return default
+        header, value = opened
+        if header.grace:
+            seen = self.core.examine(key, False)
+            if seen is None or _is_stale(header, seen[2]):
+                return default
+        return value
+
+    def left(self, key: Key) -> Any:
+        """Seconds that a key's value has left, None for ever; MISSING when it is absent."""
+        seen = self.core.examine(key, False)
+        if seen is None:
+            return MISSING
+        entry, _, left = seen
+        if type(entry) is not Named:
+            return left
+        header = self.header(entry)
+        if header is None or _is_stale(header, left):
+            return MISSING
+        return None if left is None else left - header.grace
+
+    def tags_of(self, key: Key) -> tuple[str, ...]:
+        """The tags of an entry."""
+        seen = self.core.examine(key, False)
+        header = self.header(seen[0]) if seen and type(seen[0]) is Named else None
+        return tuple(tag for tag, _ in header.tags) if header else ()
+
+    # ---- writing
+
+    def pack(self, value: Any, tags: tuple[str, ...]) -> Any:
+        """What the core shall store for a value with these tags."""
+        return self.format.pack(value, self.tags.generations(tags) if tags else ())
+
+    def add(self, key: Key, packed: Any, seconds: float | None) -> bool:
+        """Store what was packed if the key is absent; True when it was stored."""
+        while not self.core.add(key, packed, seconds):
+            seen = self.core.examine(key, False)
+            if seen is None:
+                continue
+            entry, version, left = seen
+            if type(entry) is not Named:
+                return False
+            header = self.header(entry)
+            if header is not None and not _is_stale(header, left):
+                return False
+            if self.core.compare_and_set(key, version, packed, seconds):
+                return True
+        return True
+
+    def add_to(self, key: Key, delta: int) -> int | None:
+        """Add to an int that is packed or beyond 64 bits; None when the key is absent.
+
+        Raises TypeError when the value is no int.
+        """
+        while True:
+            seen = self.core.examine(key, True)
+            if seen is None:
+                return None
+            value, version, left = seen
+            header = None
+            if type(value) is Named:
+                opened = self.opened(value)
+                if opened is None or _is_stale(opened[0], left):
+                    return None
+                header, value = opened
+            if type(value) is not int:
+                raise TypeError(f"the value of key {key!r} is not an int")
+            value += delta
+            packed = value
+            if header is not None:
+                packed = self.format.pack(value, header.tags, header.grace, header.delta)
+            if self.core.compare_and_set(key, version, packed, left):
+                return value
+
+
+def _is_stale(header: Header, left: float | None) -> bool:
+    return left is not None and left <= header.grace

@@ -1,0 +1,151 @@
+"""Keys from the arguments of a call.
+
+A template such as ``"product:{id}"`` or ``"user:{user.pk}"`` is filled with the call's arguments by
+name, defaults included, as `str.format` does. A callable makes the key from the arguments itself.
+Where neither is given the key is derived: the function's name and all arguments, by value. Only
+what has a value that means the same in every process can be in it: plain data, dates, enums,
+classes, dataclasses, and objects with a primary key (``pk``).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import decimal
+import enum
+import hashlib
+import inspect
+import re
+import string
+import uuid
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from celeriac.errors import ConfigurationError
+from celeriac.patterns import escape
+
+_BY_REPR: Final = (
+    type(None),
+    bool,
+    int,
+    float,
+    complex,
+    str,
+    bytes,
+    decimal.Decimal,
+    datetime.datetime,
+    datetime.date,
+    datetime.time,
+    datetime.timedelta,
+    datetime.timezone,
+    uuid.UUID,
+    range,
+    slice,
+)
+_SHORT: Final = re.compile(r"[!-~]{0,120}\Z")
+_GLOB: Final = re.compile(r"[*?\[]")
+
+
+class _Escaping(string.Formatter):
+    def format_field(self, value: Any, format_spec: str) -> str:
+        return escape(str(super().format_field(value, format_spec)))
+
+
+class Arguments:
+    """The arguments of a function's calls, by name."""
+
+    __slots__ = ("_defaults", "_names", "_open", "_signature", "_variable", "function")
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+        self._signature = inspect.signature(function)
+        parameters = self._signature.parameters.values()
+        self._names = [p.name for p in parameters]
+        self._variable = next((p.name for p in parameters if p.kind is p.VAR_KEYWORD), None)
+        self._open = self._variable is not None
+        self._defaults: tuple[Any, ...] | None = None  # None: calls must be looked at closely
+        if all(p.kind is p.POSITIONAL_OR_KEYWORD for p in parameters):
+            self._defaults = tuple(p.default for p in parameters)
+
+    def named(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments with the defaults. Raises TypeError as the call itself would."""
+        if self._defaults is not None and not kwargs and len(args) <= len(self._defaults):
+            rest = self._defaults[len(args) :]
+            if not any(value is inspect.Parameter.empty for value in rest):
+                return dict(zip(self._names, (*args, *rest), strict=True))
+        bound = self._signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        named = dict(bound.arguments)
+        if self._variable is not None:
+            named.update(named.pop(self._variable))
+        return named
+
+    def check(self, template: str, what: str) -> None:
+        """Raises ConfigurationError for a template that these calls can't fill."""
+        try:
+            parts = list(string.Formatter().parse(template))
+        except ValueError as error:
+            raise ConfigurationError(f"{what} {template!r} is no template: {error}") from None
+        for _, field, _, _ in parts:
+            if field is None:
+                continue
+            name = re.split(r"[.\[]", field, maxsplit=1)[0]
+            if name not in self._names and not (self._open and name.isidentifier()):
+                raise ConfigurationError(
+                    f"{what} {template!r}: {self.function.__qualname__}() has no argument "
+                    f"{name!r}; it has {', '.join(self._names) or 'none'}"
+                )
+
+
+def is_pattern(template: str) -> bool:
+    """Whether the text of a template, not what is filled in, has glob characters."""
+    return any(_GLOB.search(text) for text, _, _, _ in string.Formatter().parse(template))
+
+
+def fill(template: str, named: Mapping[str, Any], *, pattern: bool = False) -> str:
+    """The template with the arguments; in a pattern they stand for themselves."""
+    return _Escaping().vformat(template, (), named) if pattern else template.format_map(named)
+
+
+def derived(function: Callable[..., Any], named: Mapping[str, Any]) -> str:
+    """A key of the function's name and its arguments. Raises TypeError that names the argument."""
+    parts = []
+    for name, value in named.items():
+        try:
+            parts.append(f"{name}={_rendered(value)}")
+        except TypeError as error:
+            raise TypeError(
+                f"no key can be derived for {function.__qualname__}(): its argument {name!r} has "
+                f"{error}; give key= a template or a callable"
+            ) from None
+    text = ",".join(parts)
+    if not _SHORT.match(text):
+        text = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+    return f"{function.__module__}.{function.__qualname__}:{text}"
+
+
+def _rendered(value: Any) -> str:
+    kind = type(value)
+    if kind in _BY_REPR:
+        return repr(value)
+    if isinstance(value, enum.Enum):
+        return f"{kind.__module__}.{kind.__qualname__}.{value.name}"
+    if isinstance(value, type):
+        return f"{value.__module__}.{value.__qualname__}"
+    if kind in (list, tuple):
+        inner = ",".join(map(_rendered, value))
+        return f"[{inner}]" if kind is list else f"({inner},)"
+    if kind in (set, frozenset):
+        return f"{{{','.join(sorted(map(_rendered, value)))}}}"
+    if kind is dict:
+        items = sorted(f"{_rendered(key)}:{_rendered(item)}" for key, item in value.items())
+        return f"{{{','.join(items)},}}"
+    if isinstance(value, str):
+        return repr(str(value))
+    name = f"{kind.__module__}.{kind.__qualname__}"
+    if getattr(value, "pk", None) is not None:
+        return f"{name}({_rendered(value.pk)})"
+    if dataclasses.is_dataclass(value):
+        fields = [_rendered(getattr(value, field.name)) for field in dataclasses.fields(value)]
+        return f"{name}({','.join(fields)})"
+    raise TypeError(f"a {name}")

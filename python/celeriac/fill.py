@@ -1,0 +1,262 @@
+"""`Cache.get_or_set`: the value of a key, computed by one and given to all.
+
+What is found decides, in this order:
+
+    fresh            given at once, unless early refresh says that it is time (below)
+    stale            its ttl has passed, but not `stale` seconds more: who gets the flight computes
+                     anew, everybody else is given the stale value at once
+    none             who gets the flight computes, the others sleep until it has landed, at most
+                     `wait` seconds, and then compute themselves
+
+If the function raises, its caller gets the exception, unless a value is there whose ttl passed less
+than `stale_on_error` seconds ago: then that is given, and the exception logged. Nothing is stored,
+and the next who waits computes. None is a value like any other, as in Django.
+
+Early refresh (`early`, the beta of Vattani, Chierichetti and Lowenstein, "Optimal Probabilistic
+Cache Stampede Prevention", VLDB 2015; 1.0 is their default, more is earlier): a value that took
+delta seconds to compute is computed anew by somebody when ``-delta * beta * ln(random())`` is more
+than the seconds that it has left. The others go on with the old one.
+
+An entry is kept for ttl + max(stale, stale_on_error) seconds, and knows the second part. The value
+is stored by `add` where there was none, so that a `set` during the computation wins.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, Final, NamedTuple
+
+from celeriac import tags as tagging
+from celeriac.cache_entries import MISSING, CacheEntries, Key
+from celeriac.entries import Named
+from celeriac.single_flight import Flight, Place
+
+logger: Final = logging.getLogger("celeriac")
+FOR_EVER: Final = math.inf
+
+
+class Found(NamedTuple):
+    """A value that may be used: `age` is the time since its ttl passed, below zero while fresh."""
+
+    value: Any
+    age: float
+    early: bool
+    version: int
+
+
+def _seconds(name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} is a number of seconds, not {type(value).__name__}")
+    if not value >= 0:
+        raise ValueError(f"{name}={value!r}: zero or more")
+    return float(value)
+
+
+class Fill:
+    """One call of get_or_set, without the waiting: that is for who drives it."""
+
+    def __init__(
+        self,
+        entries: CacheEntries,
+        key: Key,
+        ttl: float | None,
+        *,
+        lock: bool = True,
+        wait: float | None = 5.0,
+        stale: float = 0,
+        stale_on_error: float = 0,
+        early: float = 0,
+        tags: Iterable[str] = (),
+        make_room: Callable[[], object] | None = None,
+        found: Any = None,
+    ) -> None:
+        self._entries = entries
+        self._first = found
+        self._make_room = make_room
+        self._key = key
+        self._ttl = ttl
+        self._lock = lock
+        self._stale = _seconds("stale", stale)
+        self._on_error = _seconds("stale_on_error", stale_on_error)
+        self._early = _seconds("early", early)
+        self._grace = max(self._stale, self._on_error)
+        self._tags = tagging.names(tags)
+        self._generations: Any = ()
+        self._wait = FOR_EVER if wait is None else _seconds("wait", wait)
+        self._deadline = FOR_EVER
+        self.place: Place | None = None
+        self.found: Found | None = None
+        self._flight: Flight | None = None
+        self._started = 0.0
+
+    # ---- looking
+
+    def look(self) -> bool:
+        """Look for the value, counted as a hit or miss; True when `answer` is it.
+
+        Not if somebody has, and gave what the core said (an entry, or MISSING) as `found`."""
+        value, self._first = self._first, None
+        if value is None:
+            value = self._entries.core.get(self._key, MISSING)
+        if type(value) is Named:
+            return self._look_closer()
+        self.found = None if value is MISSING else Found(value, -FOR_EVER, False, 0)
+        return self.found is not None
+
+    def look_again(self) -> bool:
+        """The same when something may have happened: is there a fresh value by now?"""
+        before = self.found
+        if self._look_closer():
+            return True
+        now = self.found  # fresh, but drawn for early refresh: not if it has just been refreshed
+        return now is not None and now.age < 0 and (not before or now.version != before.version)
+
+    def _look_closer(self) -> bool:
+        self.found = None
+        seen = self._entries.core.examine(self._key, True)
+        if seen is None:
+            return False
+        value, version, left = seen
+        if type(value) is not Named:
+            self.found = Found(value, -FOR_EVER, False, version)
+            return True
+        opened = self._entries.opened(value)
+        if opened is None:
+            return False
+        header, value = opened
+        age = -FOR_EVER if left is None else header.grace - left
+        if age >= 0 and age >= self._grace:
+            return False
+        gap = header.delta * self._early * -math.log(1.0 - random.random())
+        early = age < 0 and self._early > 0 and -age <= gap
+        self.found = Found(value, age, early, version)
+        return age < 0 and not early
+
+    @property
+    def answer(self) -> Any:
+        """The value that was found. REQUIRES: look(), look_again() or `usable` said so."""
+        assert self.found is not None
+        return self.found.value
+
+    @property
+    def usable(self) -> bool:
+        """Whether what was found may be given while somebody else computes."""
+        return self.found is not None and self.found.age < self._stale
+
+    # ---- computing
+
+    def prepare(self) -> None:
+        """Nothing was found that is fresh: who computes?  Raises DeadlockError."""
+        self._deadline = time.monotonic() + self._wait
+        if self._lock:
+            flights = self._entries.shared.flights
+            self.place = flights.place(self._entries.name, self._key)
+            flights.check(self.place)
+
+    @property
+    def remaining(self) -> float | None:
+        """Seconds that this call may go on waiting; None = no limit."""
+        return None if self._wait == FOR_EVER else self._deadline - time.monotonic()
+
+    def seen(self) -> int:
+        """To give to `wait`; taken before `take_off`."""
+        return 0 if self.place is None else self._entries.shared.flights.seen(self.place)
+
+    def wait(self, seen: int) -> bool:
+        """Sleep until something may have happened; False when the time is over."""
+        left = self.remaining
+        if self.place is None or (left is not None and left <= 0):
+            return False
+        return self._entries.shared.flights.wait(self.place, seen, left)
+
+    def take_off(self) -> bool:
+        """True when this call shall compute now (in a flight, or without one where there is no
+        lock)."""
+        if self.place is None:
+            return True
+        self._flight = self._entries.shared.flights.take_off(self.place)
+        return self._flight is not None
+
+    def begin(self) -> None:
+        """The computation begins."""
+        if self._flight is not None:
+            self._entries.shared.flights.enter(self._flight)
+        if self._tags:
+            self._generations = self._entries.tags.generations(self._tags)
+        self._started = time.monotonic()
+
+    def store(self, value: Any) -> Any:
+        """Keep what was computed; the value to give. Raises what `Cache.set` raises."""
+        took = time.monotonic() - self._started
+        entries, ttl = self._entries, self._ttl
+        if ttl is not None and ttl <= 0:
+            return value
+        grace = 0.0 if ttl is None else self._grace
+        delta = max(took, 1e-9) if self._early and ttl is not None else 0.0
+        packed = entries.format.pack(value, self._generations, grace, delta)
+        kept = None if ttl is None else ttl + grace
+        if self._make_room is not None:
+            self._make_room()
+        if self.found is not None:
+            entries.core.set(self._key, packed, kept)
+            return value
+        if entries.add(self._key, packed, kept):
+            return value
+        value_of_another = entries.core.get(self._key, value)  # a set() came first: it is as new
+        if type(value_of_another) is Named:
+            return entries.open(self._key, value_of_another, value)
+        return value_of_another
+
+    def failed(self, error: Exception) -> Any:
+        """The value to give though the function raised, or MISSING."""
+        found = self.found
+        if found is None or (found.age >= 0 and found.age >= self._on_error):
+            return MISSING
+        logger.warning(
+            "celeriac: the function for %r raised %r; the value that it had before is given",
+            self._key,
+            error,
+        )
+        return found.value
+
+    def land(self) -> None:
+        """The end, however it came."""
+        if self._flight is not None:
+            self._entries.shared.flights.land(self._flight)
+            self._flight = None
+
+
+def get_or_set(fill: Fill, default: Any) -> Any:
+    """Drive a call whose function, and whose waiting, may block."""
+    if fill.look():
+        return fill.answer
+    if not callable(default):
+        fill.begin()
+        return fill.store(default)
+    fill.prepare()
+    while True:
+        seen = fill.seen()
+        if fill.take_off():
+            break
+        if fill.look_again() or fill.usable:
+            return fill.answer
+        if not fill.wait(seen):
+            break
+    try:
+        if fill.look_again():
+            return fill.answer
+        fill.begin()
+        try:
+            value = default()
+        except Exception as error:
+            value = fill.failed(error)
+            if value is MISSING:
+                raise
+            return value
+        return fill.store(value)
+    finally:
+        fill.land()

@@ -1,0 +1,114 @@
+"""Single flight: of all who miss one key, in whatever process, one computes the value.
+
+A flight is an entry of a table (which is never evicted), under the key, that names who computes:
+the process, by a name that the store can ask after, and the flight.
+
+    absent --add--> in flight --delete--> absent      the normal life
+    in flight, its process dead --compare_and_set--> in flight, by another
+
+- Who can add the entry computes. Others read the entry's change count, look again whether the value
+  has come meanwhile, and sleep until the count changes: by the delete, or because the store wakes
+  all sleepers when a process dies. There is no polling, and no wait outlasts its deadline.
+- F1  At most one living process is named at a time, so at most one computes within `wait`. Who has
+  waited longer computes without a flight: a function that never returns holds up nobody for ever.
+- F2  Killed at any instruction: the entry names a dead process, which the first to look replaces.
+- F3  A thread that asks for the key that it is computing would wait for itself; it is told so by
+  `DeadlockError`. What runs in its behalf (tasks, asyncio.to_thread) inherits that knowledge.
+- An entry also expires, so that one whose key nobody ever asks for again doesn't stay.
+- A table that is full costs the coalescing, not the answer.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from contextvars import ContextVar
+from typing import Final
+
+from celeriac import _core
+from celeriac.errors import DeadlockError, NotEnoughMemory
+
+TABLE: Final = "celeriac.flights"
+LONGEST: Final = 3600.0
+
+Place = tuple[str, bytes]
+"""A key of a cache of a store: what a flight is about."""
+
+_own: ContextVar[tuple[Flight, ...]] = ContextVar("celeriac_flights", default=())
+
+
+class Flight:
+    """One flight of this process."""
+
+    __slots__ = ("landed", "mark", "pid", "place")
+
+    def __init__(self, place: Place, mark: str) -> None:
+        self.place = place
+        self.mark = mark
+        self.pid = os.getpid()
+        self.landed = False
+
+
+class Flights:
+    """The flights of a store. Thread-safe, fork-safe."""
+
+    __slots__ = ("_path", "_store", "_table")
+
+    def __init__(self, store: _core.Store) -> None:
+        self._store = store
+        self._path = store.path
+        self._table = store.cache(TABLE, table=True, pickle_all=False)
+
+    def place(self, space: str, key: str | bytes) -> Place:
+        """What a flight for this key of this cache is about."""
+        data = key.encode() if isinstance(key, str) else bytes(key)
+        return self._path, space.encode() + b"\0" + data
+
+    def check(self, place: Place) -> None:
+        """Raises DeadlockError where this very context is computing the key."""
+        for flight in _own.get():
+            if flight.place == place and not flight.landed:
+                raise DeadlockError(
+                    f"the function that computes {place[1].split(bytes(1), 1)[1]!r} asks the "
+                    "cache for the same key: it would wait for itself"
+                )
+
+    def seen(self, place: Place) -> int:
+        """The number to give to `wait`; take it before looking whether there is anything new."""
+        return self._table.change_count(place[1])
+
+    def wait(self, place: Place, seen: int, timeout: float | None) -> bool:
+        """Sleep until something may have happened; False after the timeout."""
+        return self._table.wait_for_change(place[1], seen, timeout)
+
+    def take_off(self, place: Place) -> Flight | None:
+        """A flight of our own; None while another's, who is alive, is in the air."""
+        key = place[1]
+        flight = Flight(place, f"{self._store.identity()} {secrets.token_hex(8)}")
+        try:
+            for _ in range(8):  # another's may end between two calls, and yet another begin
+                if self._table.add(key, flight.mark, LONGEST):
+                    return flight
+                other, version = self._table.get_versioned(key)
+                if version == 0:
+                    continue
+                if self._store.is_alive(str(other).partition(" ")[0]):
+                    return None
+                if self._table.compare_and_set(key, version, flight.mark, LONGEST):
+                    return flight
+        except NotEnoughMemory:
+            return flight  # it has no entry: everybody computes
+        return None
+
+    def enter(self, flight: Flight) -> None:
+        """This context computes."""
+        _own.set((*(f for f in _own.get() if not f.landed), flight))
+
+    def land(self, flight: Flight) -> None:
+        """End a flight, and wake who waits for it. The value has been stored, or won't be."""
+        flight.landed = True
+        if flight.pid != os.getpid():
+            return  # a forked child left the function: the flight is its parent's
+        mark, _ = self._table.get_versioned(flight.place[1])
+        if mark == flight.mark:
+            self._table.delete(flight.place[1])
