@@ -11,7 +11,7 @@ constexpr std::uint32_t kWays = 16;
 using Fingerprint = std::atomic<std::uint16_t>;
 static_assert(sizeof(Fingerprint) == 2);
 
-// Ghosts for each entry of the log, in hundredths: measured on the traces (docs/adr/0008).
+// Ghosts for each entry of the log, in hundredths: measured on the traces (docs/adr/0009).
 constexpr std::uint64_t kOfSmall = 70;
 constexpr std::uint64_t kOfMain = 40;
 
