@@ -25,8 +25,8 @@
 //       uses the arena, and nobody uses an arena that no `rebuild` went over since it was last left
 //       alone: a process killed in `rebuild` had no share yet, and the next one begins anew.
 //   O5  All who are registered in an arena lock the same file. A destroyer removes arena and lock
-//       file from inside of the gate; whoever comes in looks, inside of the gate, whether both still
-//       have their names.
+//       file from inside of the gate; whoever comes in looks, inside of the gate, whether both
+//       still have their names.
 //
 // Killed at any instruction: before the store the kernel frees the byte and the record is still
 // kFree; after it the record is kActive with a free byte, which is what recovery looks for.

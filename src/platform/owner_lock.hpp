@@ -4,8 +4,8 @@
 // description) lock. The kernel frees it when the last descriptor of that description is closed:
 // at exit, at SIGKILL, across containers and PID namespaces, whatever the process was doing.
 //
-// Byte 0 is unused; byte 1 is the recovery lock; byte 2 the gate, held for a moment by whoever comes
-// in; byte 3 is shared by all that are in; byte 16 + i stands for owner slot i.
+// Byte 0 is unused; byte 1 is the recovery lock; byte 2 the gate, held for a moment by whoever
+// comes in; byte 3 is shared by all that are in; byte 16 + i stands for owner slot i.
 // A forked child shares the description, so it must close its copy at once (arena/owners does).
 #pragma once
 
