@@ -91,6 +91,7 @@ Status Owners::enter_gate() {
     }
     std::this_thread::sleep_for(std::chrono::microseconds(200));
   }
+  CELERIAC_CRASH_POINT("owners.enter.gate");
   return Status::ok();
 }
 
@@ -101,7 +102,6 @@ Status Owners::come_in() {
   }
   for (;;) {
     if (Status in = enter_gate(); !in) return in;
-    CELERIAC_CRASH_POINT("owners.enter.gate");
     if (!arena_.is_current()) {
       lock_.close();
       return {Code::kNotFound, "the store at " + path_ +

@@ -113,7 +113,7 @@ class Owners final : public ForkListener {
   void set_rebuild(std::function<void()> rebuild) { rebuild_ = std::move(rebuild); }
 
   // For a destroyer: keeps others out until this attachment ends. kLockTimeout when somebody who
-  // doesn't run is in the gate.
+  // doesn't run is in the gate. Crash-safe: the kernel opens the gate.
   Status close_gate() { return enter_gate(); }
 
   OwnerLock& lock() { return lock_; }
