@@ -8,7 +8,7 @@
 namespace celeriac {
 namespace {
 
-constexpr unsigned kMaxSizeClass = 4 * 22;
+constexpr unsigned kMaxSizeClass = 127;
 
 constexpr std::uint64_t cell_pack(std::uint32_t generation, std::uint32_t entries) {
   return static_cast<std::uint64_t>(generation) << 32U | entries;
@@ -198,6 +198,7 @@ bool Index::grow(std::uint32_t shard_index, OwnerTag me) {
   unsigned size_class = buckets(old) == nullptr ? 0 : old.size_class() + 1;
   for (; size_class <= kMaxSizeClass; ++size_class) {
     const std::uint64_t size = TableWord::size_of(size_class);
+    if (buckets(old) != nullptr && size <= old.size()) continue;
     const std::uint64_t bytes = sizeof(layout::Bucket) * size;
     const Result<std::uint64_t> block = base_.heap.allocate(aligned_bytes(bytes), me);
     if (!block) return false;
