@@ -143,11 +143,11 @@ class Index {
   layout::Word* victim(const Place& place);
   // A word that may lead to the key: only its tag and generation are compared.
   IndexWord guess(const Place& place, std::uint32_t space);
-  // Links an entry into a way, over what stood there. Counts. `head`: of the new entry; `old`: what
-  // find() found in the way, if it did.
+  // Links an entry into a way, over what stood there. Counts. `head`: of the new entry; `found`:
+  // what find() found in the way, if it did.
   // Crash-safe: X1 to X3.
   Leftover link(std::uint32_t shard, layout::Word* way, IndexWord fresh, const EntryHead& head,
-                const Found* old, OwnerTag me);
+                const Found* found, OwnerTag me);
   // Crash-safe: X2, X3.
   Leftover unlink(std::uint32_t shard, layout::Word* way, OwnerTag me);
 

@@ -97,7 +97,8 @@ std::uint64_t Segments::ordinary() const {
 }
 
 std::uint32_t Segments::life_class(std::uint64_t expires, std::uint64_t now) {
-  constexpr std::uint64_t kBounds[] = {10, 60, 600, 3600, 6 * 3600, 24 * 3600, 14 * 24 * 3600ULL};
+  constexpr std::uint64_t kHour = 3600;
+  constexpr std::uint64_t kBounds[] = {10, 60, 600, kHour, 6 * kHour, 24 * kHour, 336 * kHour};
   const std::uint64_t seconds = expires > now ? (expires - now) / kSecond : 0;
   if (expires == kNever) return layout::kLifeClasses - 1;
   std::uint32_t i = 0;

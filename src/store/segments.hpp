@@ -33,8 +33,9 @@
 //   S5  Lock order: directory, shard, heap.
 //   S6  What a dead process left of large values is given back when it is reaped: single segments
 //       of its making that nothing leads to, and all segments in which nothing lives.
-//   S7  Memory is given back only when everybody who reserved in it has completed the entry, whether
-//       linked or not, or is dead: each entry names its writer until then (store/entry.hpp).
+//   S7  Memory is given back only when everybody who reserved in it has completed the entry,
+//       whether linked or not, or is dead: each entry names its writer until then
+//       (store/entry.hpp).
 // Killed at any instruction: who takes the directory's mutex from the dead rebuilds all chains, the
 // free list and the open segments from the records, and settles the blocks in `pending`.
 #pragma once
