@@ -181,7 +181,7 @@ Result<Cache::Written> Cache::write(std::uint32_t space, const Place& place, std
     auto* words = reinterpret_cast<layout::BlockHead*>(payload);
     words->mark.store(w.room.place.base, std::memory_order_relaxed);
     words->value_size.store(head.value_size, std::memory_order_relaxed);
-    write_head(w.room.place, head);
+    write_head(w.room.place, head, 0);
   } else {
     Result<Reserved> room = eviction_.reserve(head, place.hash, old, now, me);
     if (!room) return room.status();
@@ -190,6 +190,8 @@ Result<Cache::Written> Cache::write(std::uint32_t space, const Place& place, std
   char* payload = w.room.place.payload;
   copy_in_packed(payload + w.room.place.at + kEntryHead, key.data(), key.size());
   copy_in_packed(payload + w.room.head.value_at, value.bytes.data(), value.bytes.size());
+  CELERIAC_CRASH_POINT("cache.set.copied");
+  complete_head(w.room.place, w.room.head);
   w.word = IndexWord::make(w.room.location, place.tag, generation, old.frequency());
   CELERIAC_CRASH_POINT("cache.set.written");
   return w;

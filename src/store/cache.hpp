@@ -105,7 +105,7 @@ class Cache {
     Reserved room;  // of a cache's entry
   };
   Look look(const Place& place, std::uint32_t space, std::string_view key, ValueBuffer* to,
-            std::uint64_t now_or_0, IndexWord* found);
+            std::uint64_t now_or_0, IndexWord* hit);
   Look read_way(layout::Word& way, IndexWord w, std::uint32_t space, std::string_view key,
                 ValueBuffer* to, std::uint64_t now_or_0);
   bool lookup(std::uint32_t space, std::string_view key, ValueBuffer* to, OwnerTag me);

@@ -48,6 +48,7 @@ Eviction::Step Eviction::step(std::uint32_t number, Fate fate, OwnerTag me) {
   const std::uint64_t used = std::min<std::uint64_t>(r->used.load(std::memory_order_acquire), size);
   const std::uint64_t cursor = r->cursor.load(std::memory_order_relaxed);
   if (cursor >= used) {
+    if (segments_.being_written(number)) return {Step::kBusy, 0};
     segments_.remove(number, me);
     return {Step::kGone, size};
   }
@@ -122,6 +123,7 @@ bool Eviction::relocate(std::uint32_t number, Found& entry, const Place& place, 
     copy_across(r.place.payload + r.place.at + kEntryHead, from, entry.head.key_size);
     copy_across(r.place.payload + r.head.value_at, entry.place.payload + entry.head.value_at,
                 entry.head.value_size);
+    complete_head(r.place, r.head);
     CELERIAC_CRASH_POINT("eviction.relocate.copied");
     index_.link(place.shard, entry.way,
                 IndexWord::make(r.location, place.tag, entry.word.generation(), frequency), r.head,

@@ -3,13 +3,16 @@
 //   place 2 mod 4:   kind:2 | expiry:4 | key size:2 | value size:2 | key | value
 //   place 0 mod 4:   expiry:4 | kind:2 | key size:2 | value size:2 | key | value
 //
-//   kind = {namespace:7 | 0:1 | codec:8}; codec 0 is nobody's
+//   kind = {namespace:7 | being written:1 | codec:8}; codec 0 is nobody's
 //
 // An entry begins at any even place: ten bytes of head, no padding but for an odd last byte. The
 // expiry always stands where a 4-byte word may be, so that touch() is one store. An integer's value
 // begins at the next place where an 8-byte word may be, so that increment() is one store. All else
 // never changes once the entry can be found. Sizes are written when the place is reserved, before
 // the segment's `used` counts them, so that a walk over a segment is whole at any instruction.
+//
+// While an entry of a segment is being written, its expiry is the writer's {owner slot | epoch}:
+// its memory isn't anybody else's before the writer has said that it is complete, or has died.
 //
 // Value size 0xFFFF: the entry is alone in its block, and BlockHead.value_size says it.
 //
@@ -80,6 +83,7 @@ inline void lay_out(std::uint64_t at, EntryHead* h) {
   h->end = layout::align_up(h->value_at + h->value_size, 2);
 }
 
+inline std::uint64_t kind_at(const EntryPlace& p) { return (p.at & 2U) != 0 ? 0 : 4; }
 inline std::uint32_t& expiry_word(const EntryPlace& p) {
   return *reinterpret_cast<std::uint32_t*>(p.payload + p.at + (p.at & 2U));
 }
@@ -93,7 +97,7 @@ inline std::uint16_t relaxed_half(const EntryPlace& p, std::uint64_t by) {
 // False when no entry can begin there or what it says doesn't fit into the payload.
 inline bool read_head(const EntryPlace& p, EntryHead* h) {
   if (p.room < kEntryHead || p.at > p.room - kEntryHead || p.at % 2 != 0) return false;
-  const std::uint16_t kind = relaxed_half(p, p.at & 2U ? 0 : 4);
+  const std::uint16_t kind = relaxed_half(p, kind_at(p));
   h->codec = static_cast<Codec>(kind & 0xFFU);
   h->space = static_cast<std::uint8_t>(kind >> 9U);
   h->key_size = relaxed_half(p, 6);
@@ -111,13 +115,31 @@ inline bool read_head(const EntryPlace& p, EntryHead* h) {
   return h->end <= p.room;
 }
 
-// Everything but the key and the value. REQUIRES: the place is the caller's.
+constexpr std::uint16_t kBeingWritten = 1U << 8U;
+
+// Expiry and kind: the entry is complete. REQUIRES: the place is the caller's.
 // Crash-safe: nobody finds the entry yet.
-inline void write_head(const EntryPlace& p, const EntryHead& h) {
+inline void complete_head(const EntryPlace& p, const EntryHead& h) {
   std::atomic_ref(expiry_word(p))
       .store(encode_expiry(h.expires, p.base), std::memory_order_relaxed);
   const auto kind = static_cast<std::uint16_t>(h.space << 9U | static_cast<unsigned>(h.codec));
-  std::atomic_ref(half(p, p.at & 2U ? 0 : 4)).store(kind, std::memory_order_relaxed);
+  // release pairs with the acquire in being_written(): the writer is done with this memory
+  std::atomic_ref(half(p, kind_at(p))).store(kind, std::memory_order_release);
+}
+// Who is writing it; 0 = nobody, it is complete.
+inline std::uint32_t being_written(const EntryPlace& p) {
+  const std::uint16_t kind = std::atomic_ref(half(p, kind_at(p))).load(std::memory_order_acquire);
+  if ((kind & kBeingWritten) == 0) return 0;
+  return std::atomic_ref(expiry_word(p)).load(std::memory_order_relaxed);
+}
+
+// The head of an entry that `writer` is about to write. REQUIRES: the place is the caller's.
+// Crash-safe: nobody finds the entry yet.
+inline void write_head(const EntryPlace& p, const EntryHead& h, std::uint32_t writer) {
+  std::atomic_ref(expiry_word(p)).store(writer, std::memory_order_relaxed);
+  const auto kind =
+      static_cast<std::uint16_t>(h.space << 9U | kBeingWritten | static_cast<unsigned>(h.codec));
+  std::atomic_ref(half(p, kind_at(p))).store(kind, std::memory_order_relaxed);
   std::atomic_ref(half(p, 6)).store(h.key_size, std::memory_order_relaxed);
   std::atomic_ref(half(p, 8)).store(h.raw_value_size, std::memory_order_relaxed);
 }

@@ -81,10 +81,10 @@ Result<Reserved> Eviction::room_for(SegmentPlace to, const EntryHead& head, bool
     std::uint64_t given = 0;
     for (std::uint64_t i = 0; i < kTries + 2 * size / segments_.ordinary(); ++i) {
       if (!to.single) {
-        if (const std::optional<Reserved> r = segments_.append(to, head)) return *r;
+        if (const std::optional<Reserved> r = segments_.append(to, head, me)) return *r;
       }
       const Result<std::uint32_t> added = segments_.add(to, size, !evict, me);
-      if (added && to.single) return segments_.fill_single(added.value(), head);
+      if (added && to.single) return segments_.fill_single(added.value(), head, me);
       if (added) continue;
       last = added.status();
       if (last.code() != Code::kNotEnoughMemory || !evict) return last;
@@ -159,7 +159,7 @@ void Eviction::hold_limit(std::uint32_t log_number, std::uint64_t limit, OwnerTa
   for (std::uint64_t i = 0, most = 8 * entries() + (1U << 20U); i < most && entries() >= limit;
        ++i) {
     const std::uint32_t queue = queue_to_drain(log_number, limit);
-    const std::uint32_t head = log.queues[queue].head.load(std::memory_order_relaxed);
+    const std::uint32_t head = segments_.oldest(log_number, queue);
     if (head == 0 || step(head, Fate::kPolicy, me).what == Step::kStuck) return;
   }
 }
@@ -173,6 +173,7 @@ std::uint32_t Eviction::choose_victim(Fate* fate) {
     const layout::SegmentRecord* r = segments_.record(number);
     if (r == nullptr) break;
     if (TaggedWord{r->word.load(std::memory_order_relaxed)}.state() == Segments::kFree) continue;
+    if (Segments::drained(*r) && segments_.being_written(number)) continue;
     if (r->latest.load(std::memory_order_relaxed) <= now) {
       *fate = Fate::kPolicy;
       return number;
@@ -202,8 +203,9 @@ std::uint32_t Eviction::choose_victim(Fate* fate) {
     largest = i;
   }
   if (most == 0) return 0;
-  layout::LogRecord& log = segments_.log(largest);
-  return log.queues[queue_to_drain(largest, 0)].head.load(std::memory_order_relaxed);
+  const std::uint32_t queue = queue_to_drain(largest, 0);
+  const std::uint32_t oldest = segments_.oldest(largest, queue);
+  return oldest != 0 ? oldest : segments_.oldest(largest, 1 - queue);
 }
 
 // Drains segments until one is given back; its bytes, 0 when there is nothing.
@@ -239,6 +241,7 @@ void Eviction::pay(std::uint64_t bytes, OwnerTag me) {
   }
   for (std::uint64_t paid = 0; victim != 0 && paid < 2 * bytes;) {
     const Step s = step(victim, fate, me);
+    if (s.what == Step::kBusy) d.victim.store(0, std::memory_order_relaxed);
     if (s.what != Step::kMore) return;
     paid += s.bytes;
   }

@@ -79,8 +79,9 @@ class Eviction {
  private:
   enum class Fate : std::uint32_t { kPolicy, kKeep, kDrop };
   struct Step {
-    enum { kMore, kGone, kMoved, kStuck } what = kMore;  // kStuck: a mutex couldn't be had
-    std::uint64_t bytes = 0;                             // looked at, or given back
+    // kStuck: a mutex couldn't be had. kBusy: somebody is still writing into it.
+    enum { kMore, kGone, kMoved, kStuck, kBusy } what = kMore;
+    std::uint64_t bytes = 0;  // looked at, or given back
   };
   std::uint32_t log_of(std::uint32_t space) const {
     return spaces_.max_entries(space) == 0 ? 0 : space + 1;

@@ -40,7 +40,7 @@ Fingerprint* Ghosts::bucket(std::uint32_t queue, std::uint64_t hash) {
 
 void Ghosts::fit(std::uint64_t entries, OwnerTag me) {
   const std::uint64_t made_for =
-      log_.ghost_buckets[0].load(std::memory_order_relaxed) * kWays * 100ULL / kOfSmall;
+      log_.ghost_buckets[0].load(std::memory_order_relaxed) * 100ULL * kWays / kOfSmall;
   const std::uint64_t old = log_.ghosts.load(std::memory_order_relaxed);
   if (old != 0 && entries * 2 <= made_for * 3 + 64 && entries * 2 + 64 >= made_for) return;
   const std::uint32_t n[2] = {buckets_for(entries, kOfSmall), buckets_for(entries, kOfMain)};
@@ -58,7 +58,8 @@ void Ghosts::fit(std::uint64_t entries, OwnerTag me) {
     for (std::uint64_t i = 0; i < n[queue] && had != 0; ++i) {
       const std::uint64_t middle = ((2 * i + 1) << 31U) / n[queue] << 32U;
       const Fingerprint* from = bucket(queue, middle);
-      auto* to = reinterpret_cast<Fingerprint*>(words) + (queue * n[0] + i) * kWays;
+      auto* to = reinterpret_cast<Fingerprint*>(words) +
+                 (static_cast<std::uint64_t>(queue) * n[0] + i) * kWays;
       for (std::uint32_t way = 0; from != nullptr && way < kWays; ++way) {
         const std::uint16_t f = from[way].load(std::memory_order_relaxed);
         to[way].store(f, std::memory_order_relaxed);

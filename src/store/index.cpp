@@ -1,5 +1,6 @@
 #include "store/index.hpp"
 
+#include <algorithm>
 #include <array>
 
 #include "arena/crash_point.hpp"
@@ -8,7 +9,7 @@
 namespace celeriac {
 namespace {
 
-constexpr unsigned kMaxSizeClass = 4 * 22;
+constexpr unsigned kMaxSizeClass = 127;
 
 constexpr std::uint64_t cell_pack(std::uint32_t generation, std::uint32_t entries) {
   return static_cast<std::uint64_t>(generation) << 32U | entries;
@@ -177,7 +178,23 @@ layout::Word* Index::victim(const Place& place) {
 bool Index::fill(layout::Bucket* to, std::uint64_t size, TableWord from) {
   layout::Bucket* old = buckets(from);
   if (old == nullptr) return true;
+  // Each word needs a look at its key, somewhere in memory: so the next ones are asked for while
+  // these are worked on.
+  constexpr std::uint64_t kAhead = 4;
+  const auto ask_for = [&](std::uint64_t bucket) {
+    for (const layout::Word& way : old[bucket].ways) {
+      const IndexWord w{way.load(std::memory_order_relaxed)};
+      EntryPlace p;
+      layout::Word* guard = nullptr;
+      std::uint64_t before = 0;
+      if (w.free() || w.location().pinned()) continue;
+      if (!segments_.resolve(w.location(), &p, &guard, &before) || p.at >= p.room) continue;
+      __builtin_prefetch(p.payload + p.at);
+    }
+  };
+  for (std::uint64_t i = 0; i < std::min(kAhead, from.size()); ++i) ask_for(i);
   for (std::uint64_t i = 0; i < from.size(); ++i) {
+    if (i + kAhead < from.size()) ask_for(i + kAhead);
     for (layout::Word& way : old[i].ways) {
       const IndexWord w{way.load(std::memory_order_relaxed)};
       EntryPlace p;
@@ -198,6 +215,7 @@ bool Index::grow(std::uint32_t shard_index, OwnerTag me) {
   unsigned size_class = buckets(old) == nullptr ? 0 : old.size_class() + 1;
   for (; size_class <= kMaxSizeClass; ++size_class) {
     const std::uint64_t size = TableWord::size_of(size_class);
+    if (buckets(old) != nullptr && size <= old.size()) continue;
     const std::uint64_t bytes = sizeof(layout::Bucket) * size;
     const Result<std::uint64_t> block = base_.heap.allocate(aligned_bytes(bytes), me);
     if (!block) return false;

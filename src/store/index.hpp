@@ -9,8 +9,8 @@
 // and the tag, and the first from the second in the same way (partial-key cuckoo hashing: Fan,
 // Andersen, Kaminsky, Mitzenmacher, "Cuckoo filter: practically better than Bloom", CoNEXT 2014),
 // so that an entry can be moved to its other bucket without a look at it. When no single move makes
-// room, the table grows by a quarter or less: so a table is 0.75 to 0.95 full, and an entry costs
-// 8.4 to 10.7 bytes of index.
+// room, the table grows by an eighth or less (a fifth, while it is small): so it is about 0.83 to
+// 0.95 full, and an entry costs 8.4 to 9.6 bytes of index.
 //
 // Writers change a shard under its mutex, one index word at a time by one store. Readers take
 // nothing: see store/cache.hpp for how they validate.
@@ -73,10 +73,10 @@ struct TableWord {
   constexpr std::uint64_t block() const { return (bits & 0xFFFFFFFFFULL) * 16; }
   constexpr unsigned size_class() const { return static_cast<unsigned>(bits >> 36U & 0x7FU); }
   constexpr std::uint64_t version() const { return bits >> 43U; }
-  // 4, 5, 6, 7, 8, 10, 12, 14, 16, 20 …
+  // 4, 4, 5, 5, 6, 6, 7, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 18 …
   constexpr std::uint64_t size() const { return size_of(size_class()); }
   static constexpr std::uint64_t size_of(unsigned size_class) {
-    return (4ULL + (size_class & 3U)) << (size_class >> 2U);
+    return (8ULL + (size_class & 7U)) << (size_class >> 3U) >> 1U;
   }
 };
 
@@ -143,11 +143,11 @@ class Index {
   layout::Word* victim(const Place& place);
   // A word that may lead to the key: only its tag and generation are compared.
   IndexWord guess(const Place& place, std::uint32_t space);
-  // Links an entry into a way, over what stood there. Counts. `head`: of the new entry; `old`: what
-  // find() found in the way, if it did.
+  // Links an entry into a way, over what stood there. Counts. `head`: of the new entry; `found`:
+  // what find() found in the way, if it did.
   // Crash-safe: X1 to X3.
   Leftover link(std::uint32_t shard, layout::Word* way, IndexWord fresh, const EntryHead& head,
-                const Found* old, OwnerTag me);
+                const Found* found, OwnerTag me);
   // Crash-safe: X2, X3.
   Leftover unlink(std::uint32_t shard, layout::Word* way, OwnerTag me);
 

@@ -97,7 +97,8 @@ std::uint64_t Segments::ordinary() const {
 }
 
 std::uint32_t Segments::life_class(std::uint64_t expires, std::uint64_t now) {
-  constexpr std::uint64_t kBounds[] = {10, 60, 600, 3600, 6 * 3600, 24 * 3600, 14 * 24 * 3600ULL};
+  constexpr std::uint64_t kHour = 3600;
+  constexpr std::uint64_t kBounds[] = {10, 60, 600, kHour, 6 * kHour, 24 * kHour, 336 * kHour};
   const std::uint64_t seconds = expires > now ? (expires - now) / kSecond : 0;
   if (expires == kNever) return layout::kLifeClasses - 1;
   std::uint32_t i = 0;
@@ -108,7 +109,7 @@ std::uint32_t Segments::life_class(std::uint64_t expires, std::uint64_t now) {
 // ------------------------------------------------------------------------------- appending
 
 Reserved Segments::reserve_at(std::uint32_t number, layout::SegmentRecord& r, const EntryHead& head,
-                              std::uint64_t at) {
+                              std::uint64_t at, OwnerTag me) {
   Reserved to;
   to.head = head;
   to.location = Location::in_segment(number, at);
@@ -121,7 +122,7 @@ Reserved Segments::reserve_at(std::uint32_t number, layout::SegmentRecord& r, co
               r.base.load(std::memory_order_relaxed), at};
   // Readers of the block's last life: who sees one of our bytes sees that its word has changed.
   std::atomic_thread_fence(std::memory_order_release);
-  write_head(to.place, to.head);
+  write_head(to.place, to.head, static_cast<std::uint32_t>(me.slot) << 16U | me.epoch);
   if (head.raw_value_size == kSingleSize) {
     reinterpret_cast<layout::BlockHead*>(payload)->value_size.store(head.value_size,
                                                                     std::memory_order_relaxed);
@@ -139,7 +140,7 @@ Reserved Segments::reserve_at(std::uint32_t number, layout::SegmentRecord& r, co
   return to;
 }
 
-std::optional<Reserved> Segments::append(SegmentPlace to, const EntryHead& head) {
+std::optional<Reserved> Segments::append(SegmentPlace to, const EntryHead& head, OwnerTag me) {
   const std::uint32_t number =
       log(to.log).queues[to.queue].open[to.life].load(std::memory_order_relaxed);
   layout::SegmentRecord* r = record(number);
@@ -152,13 +153,49 @@ std::optional<Reserved> Segments::append(SegmentPlace to, const EntryHead& head)
   if (at < kFirstInSegment || at % 2 != 0 || h.end > r->size.load(std::memory_order_relaxed)) {
     return std::nullopt;
   }
-  Reserved reserved = reserve_at(number, *r, head, at);
+  Reserved reserved = reserve_at(number, *r, head, at, me);
   if (reserved.place.payload == nullptr) return std::nullopt;
   return reserved;
 }
 
-Reserved Segments::fill_single(std::uint32_t number, const EntryHead& head) {
-  return reserve_at(number, *record(number), head, kSinglePlace);
+Reserved Segments::fill_single(std::uint32_t number, const EntryHead& head, OwnerTag me) {
+  return reserve_at(number, *record(number), head, kSinglePlace, me);
+}
+
+bool Segments::being_written(std::uint32_t number) {
+  const layout::SegmentRecord* r = record(number);
+  if (r == nullptr || load_live(r->live).entries() == 0) return false;  // S4
+  const SegmentPlace in = SegmentPlace::unpack(r->place.load(std::memory_order_relaxed));
+  const std::uint64_t used = r->used.load(std::memory_order_acquire);
+  for (std::uint64_t at = in.single ? kSinglePlace : kFirstInSegment; at < used;) {
+    EntryPlace p;
+    EntryHead h;
+    layout::Word* guard = nullptr;
+    std::uint64_t before = 0;
+    if (!resolve(Location::in_segment(number, at), &p, &guard, &before) || !read_head(p, &h)) {
+      return false;
+    }
+    const std::uint32_t who = celeriac::being_written(p);
+    const OwnerTag writer{static_cast<std::uint16_t>(who >> 16U), static_cast<std::uint16_t>(who)};
+    if (who != 0 && base_.owners.alive(writer)) return true;
+    at = h.end;
+  }
+  return false;
+}
+
+bool Segments::drained(const layout::SegmentRecord& r) {
+  return r.cursor.load(std::memory_order_relaxed) >= r.used.load(std::memory_order_relaxed);
+}
+
+std::uint32_t Segments::oldest(std::uint32_t log_number, std::uint32_t queue) {
+  std::uint32_t number = log(log_number).queues[queue].head.load(std::memory_order_relaxed);
+  for (std::uint32_t i = 0; i < high(); ++i) {
+    const layout::SegmentRecord* r = record(number);
+    if (r == nullptr) return 0;
+    if (!drained(*r) || !being_written(number)) return number;
+    number = r->next.load(std::memory_order_relaxed);
+  }
+  return 0;
 }
 
 // ------------------------------------------------------------------------------- segments

@@ -33,6 +33,9 @@
 //   S5  Lock order: directory, shard, heap.
 //   S6  What a dead process left of large values is given back when it is reaped: single segments
 //       of its making that nothing leads to, and all segments in which nothing lives.
+//   S7  Memory is given back only when everybody who reserved in it has completed the entry,
+//       whether linked or not, or is dead: each entry names its writer until then
+//       (store/entry.hpp).
 // Killed at any instruction: who takes the directory's mutex from the dead rebuilds all chains, the
 // free list and the open segments from the records, and settles the blocks in `pending`.
 #pragma once
@@ -134,17 +137,24 @@ class Segments {
 
   // Room in the open segment of that place, or nothing: then add() one.
   // Crash-safe: S2; the room of a dead writer is garbage.
-  std::optional<Reserved> append(SegmentPlace to, const EntryHead& head);
+  std::optional<Reserved> append(SegmentPlace to, const EntryHead& head, OwnerTag me);
   // A new segment with `bytes` of payload at the young end of its queue, open unless it is single;
   // its number. `draining`: from the spare blocks, if need be. kNotEnoughMemory: the caller may
   // make room and ask again.
   // Crash-safe: the record counts when it is complete.
   Result<std::uint32_t> add(SegmentPlace to, std::uint64_t bytes, bool draining, OwnerTag me);
   // Room for the only entry of a single segment. Crash-safe: as append().
-  Reserved fill_single(std::uint32_t number, const EntryHead& head);
+  Reserved fill_single(std::uint32_t number, const EntryHead& head, OwnerTag me);
   // kWritable -> kDraining, and no longer open. Crash-safe: one store.
   void seal(std::uint32_t number);
-  // Frees the segment, or keeps its block as a spare one. REQUIRES: no index word leads to it.
+  // Is a living process writing into it? Then its memory can't be given back yet (S7).
+  bool being_written(std::uint32_t number);
+  // Nothing is left to be decided in it.
+  static bool drained(const layout::SegmentRecord& r);
+  // The oldest segment of a queue that can be drained further or given back, 0 = none.
+  std::uint32_t oldest(std::uint32_t log, std::uint32_t queue);
+  // Frees the segment, or keeps its block as a spare one. REQUIRES: no index word leads to it, and
+  // nobody is writing into it.
   // Crash-safe: the word first; the block is settled by `pending`.
   void remove(std::uint32_t number, OwnerTag me);
   // A single segment changes its queue, and goes to the young end.
@@ -156,7 +166,7 @@ class Segments {
 
  private:
   Reserved reserve_at(std::uint32_t number, layout::SegmentRecord& r, const EntryHead& head,
-                      std::uint64_t at);
+                      std::uint64_t at, OwnerTag me);
   std::uint32_t new_record(OwnerTag me);
   void chain(std::uint32_t number);
   void unchain(std::uint32_t number);

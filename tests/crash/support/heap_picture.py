@@ -95,7 +95,7 @@ def aligned(payload: int) -> int:
     return _cost(payload + 48)
 
 
-TABLES: Final = {aligned(64 * ((4 + i % 4) << (i // 4))) for i in range(48)}
+TABLES: Final = {aligned(64 * ((8 + i % 8) << (i // 8) >> 1)) for i in range(96)}
 SEGMENTS: Final = "segments of the cache"
 CHUNK_OF_SEGMENTS: Final = aligned(64 * 256)
 TIMERS: Final = {_cost(16 * 256 << log2) for log2 in range(12)}
