@@ -354,6 +354,13 @@ void Cache::each(std::uint32_t space, OwnerTag me,
   }
 }
 
+void Cache::repair(OwnerTag me) {
+  for (std::uint32_t i = 0; i < layout::kShardCount; ++i) {
+    if (index_.shard(i).mutex.word.load(std::memory_order_acquire) == 0) continue;
+    const ShardGuard guard(base_, index_, i, me, true);
+  }
+}
+
 std::uint64_t Cache::entries(std::uint32_t space) const {
   std::uint64_t sum = 0;
   const std::uint32_t generation = spaces_.generation(space);

@@ -68,6 +68,10 @@ class Cache {
   void each(std::uint32_t space, OwnerTag me,
             const std::function<bool(std::string_view key, const ValueBuffer& value)>& visit);
 
+  // Repairs the shards whose mutex a dead owner holds, so that counts are right before anybody
+  // writes there. Thread-safe. Crash-safe: idempotent; whoever locks such a shard does the same.
+  void repair(OwnerTag me);
+
   std::uint64_t entries(std::uint32_t space) const;
   CacheCounts counts(std::uint32_t space) const;
 

@@ -25,7 +25,9 @@ LocalCore::LocalCore(std::unique_ptr<Arena> arena, std::unique_ptr<Owners> owner
   });
   recovery_.add_finisher([this](const DeadOwners&) {
     const OwnerTag me = owners_->current();
-    if (me.valid() && heap_.dirty()) heap_.sweep(me);
+    if (!me.valid()) return;
+    cache_.repair(me);
+    if (heap_.dirty()) heap_.sweep(me);
   });
   // Who waits for a key that a dead owner was to change looks again, now that it isn't alive.
   recovery_.add_finisher([this](const DeadOwners&) { cache_.wake_all_waiters(); });
