@@ -28,7 +28,7 @@ core_venv() {
   if [[ ! -e $venv/complete ]]; then
     fresh_venv
     python -m pip install -q 'cmake>=3.20' 'ninja>=1.10' 'boost-headers>=1.85' \
-      'pytest>=8' 'hypothesis>=6.100' 'gunicorn>=23' 'msgpack>=1' 'lz4>=4' 'zstandard>=0.20'
+      'pytest>=8' 'hypothesis>=6.100' 'gunicorn>=23' 'msgpack>=1' 'lz4>=4' 'zstandard>=0.22'
     touch "$venv/complete"
   fi
   activate
