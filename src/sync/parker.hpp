@@ -15,10 +15,9 @@ namespace celeriac {
 constexpr std::uint64_t kProbeInterval = 10 * kMillisecond;
 
 // A signal that comes after `interrupted` was asked and before the thread sleeps doesn't end that
-// sleep. So the first sleep is short, each lasts no longer than twice the one before, and none
-// longer than a minute: what falls into that gap of a microsecond is late by no more.
+// sleep. So the first one is short, and who is signalled as his wait begins hears of it then. What
+// stays is the microsecond before the second sleep, as in CPython's own waits.
 constexpr std::uint64_t kFirstSleep = 20 * kMillisecond;
-constexpr std::uint64_t kLongestSleep = 60 * kSecond;
 
 enum class Parked { kChanged, kHolderDead, kTimedOut, kInterrupted };
 
@@ -32,16 +31,15 @@ Parked park(const layout::HalfWord& word, std::uint32_t expected, std::uint64_t 
     if (word.load(std::memory_order_acquire) != expected) return Parked::kChanged;
     cpu_relax();
   }
-  std::uint64_t longest = kFirstSleep;
-  for (;;) {
+  for (bool first = true;; first = false) {
     if (interrupted()) return Parked::kInterrupted;
     const std::uint64_t now = now_ns();
     if (now >= deadline_ns) return Parked::kTimedOut;
     const std::uint64_t probe = probe_ns == kNever ? kNever : now + probe_ns;
-    const bool woken = futex_wait(&word, expected, std::min({deadline_ns, probe, now + longest}));
+    const std::uint64_t look = first ? now + kFirstSleep : kNever;
+    const bool woken = futex_wait(&word, expected, std::min({deadline_ns, probe, look}));
     if (word.load(std::memory_order_acquire) != expected) return Parked::kChanged;
     if (!woken && probe <= deadline_ns && !holder_alive()) return Parked::kHolderDead;
-    longest = std::min(2 * longest, kLongestSleep);
   }
 }
 
