@@ -91,8 +91,9 @@ class Cache:
     pickled. A ``ttl`` is in seconds; ``None`` means no expiry, zero or less means expired at once;
     not given, the cache's own. ``tags`` are names under which entries are invalidated together.
 
-    An entry whose tag was invalidated is absent for every read at once; its memory comes back
-    later, so ``len()`` and ``stats()`` may count it until then, and ``delete()`` find it.
+    An entry whose tag was invalidated, or whose ttl has passed while :meth:`get_or_set` may still
+    give it (``stale``, ``stale_on_error``), is absent for every other call at once; its memory
+    comes back later, so ``len()`` and ``stats()`` may count it until then.
 
     Thread-safe, fork-safe. Crash-safe: a process that dies while writing leaves the entry old, new
     or absent. Readers take no lock. Errors: :class:`~celeriac.ValueTooLarge`,
@@ -175,7 +176,7 @@ class Cache:
             return False
         seconds = self._seconds(ttl)
         if seconds is not None and seconds <= 0:
-            return self._core.delete(key)
+            return self.delete(key)
         return self._core.replace(key, self._packed(value, tags), seconds)
 
     def _packed(self, value: Any, tags: Iterable[str]) -> Any:
@@ -185,7 +186,7 @@ class Cache:
 
     def delete(self, key: Key) -> bool:
         """Remove a key; True when it was there."""
-        return self._core.delete(key)
+        return self._entries.remove(key)
 
     def __contains__(self, key: Key) -> bool:
         return self._core.contains(key) and self._entries.left(key) is not MISSING
@@ -271,11 +272,14 @@ class Cache:
     # ------------------------------------------------------------------ expiry
 
     def touch(self, key: Key, ttl: TTL = USE_DEFAULT) -> bool:
-        """Give a key a new ttl from now; True when it was there."""
+        """Give a key a new ttl from now; True when it was there.
+
+        The time in which :meth:`get_or_set` may give it stale comes after that, as long as before.
+        """
         seconds = self._seconds(ttl)
         if seconds is not None and seconds <= 0:
-            return self._core.delete(key)
-        return self._core.touch(key, seconds)
+            return self.delete(key)
+        return self._entries.touch(key, seconds)
 
     def ttl(self, key: Key) -> float | None:
         """Seconds left; None = no expiry. Raises KeyError when the key is missing."""
@@ -297,7 +301,7 @@ class Cache:
 
     def persist(self, key: Key) -> bool:
         """Let a key never expire; True when it was there."""
-        return self._core.touch(key, None)
+        return self._entries.touch(key, None)
 
     # ------------------------------------------------------------------ many keys
 
@@ -336,7 +340,7 @@ class Cache:
 
     def delete_many(self, keys: Iterable[Key]) -> int:
         """Remove several keys; how many were there."""
-        return sum(self._core.delete(key) for key in keys)
+        return sum(map(self.delete, keys))
 
     def invalidate(self, *tags: str) -> None:
         """Let all entries with one of these tags be absent, at once, whatever their number."""
@@ -389,7 +393,7 @@ class Cache:
 
     def delete_pattern(self, pattern: str, itersize: int = 1000) -> int:
         """Remove all keys that match a glob; how many. Bounded work at a time, no lock."""
-        return sum(self._core.delete(key) for key in self.iter_keys(pattern, itersize))
+        return sum(map(self.delete, self.iter_keys(pattern, itersize)))
 
     # ------------------------------------------------------------------ the whole
 
