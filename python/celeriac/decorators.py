@@ -21,6 +21,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+import pickle
 import sys
 from collections.abc import Callable, Generator, Iterable
 from typing import Any, TypeVar
@@ -138,13 +139,17 @@ class CachedFunction:
                 "@staticmethod, @classmethod and @property"
             )
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-            raise TypeError(f"{function.__qualname__}() is a generator: it has no value to keep")
+            raise TypeError(
+                f"{call_keys.name_of(function)}() is a generator: it has no value to keep"
+            )
         self._function = function
         self._arguments = call_keys.Arguments(function)
         self._key = key
         if isinstance(key, str):
             self._arguments.check(key, "key")
-        elif key is not None and not callable(key):
+        elif key is None:
+            call_keys.check_derivable(function)
+        elif not callable(key):
             raise TypeError(f"key= is a template or a callable, not {type(key).__name__}")
         self._prefix = prefix
         self._tags = _Templates(self._arguments, tags, "tag")
@@ -170,7 +175,10 @@ class CachedFunction:
         return f"<cached {self._function!r}>"
 
     def __reduce__(self) -> str:
-        return self._function.__qualname__  # as a function pickles: by its name
+        name = getattr(self._function, "__qualname__", None)
+        if not isinstance(name, str):
+            raise pickle.PicklingError(f"{self!r} has no name that it could be pickled by")
+        return name  # as a function pickles
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         args = (*self._bound, *args)
@@ -260,14 +268,16 @@ def cached(
 
     :param ttl: seconds, None for ever; not given, the cache's own.
     :param key: a template over the arguments, a callable that takes them, or None: derived from
-        the function's name and all arguments.
+        the function's module, qualified name and all arguments. Lambdas, functions inside of
+        functions, bound methods, partials, and functions of ``__main__`` have no name that is
+        theirs alone: they need a key.
     :param prefix: stands before the key, with a colon between.
     :param tags: templates over the arguments, or a callable that takes them.
     :param cache: a cache or a function that gives one; see this module's text.
 
     The rest is that of :meth:`celeriac.Cache.get_or_set`. Raises ConfigurationError for a template
-    with names that are no arguments; a derived key raises TypeError at the call for an argument
-    without a value of its own.
+    with names that are no arguments, and for a function that needs a key; a derived key raises
+    TypeError at the call for an argument without a value of its own.
     """
     if callable(ttl):
         return CachedFunction(ttl, USE_DEFAULT, None, "", (), None, {})
