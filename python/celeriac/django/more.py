@@ -143,9 +143,10 @@ class MoreCache(SyncCache):
         Of all who miss one key, in all processes, one calls `default`, the others wait for the
         result, at most `wait` seconds. The other options are those of `celeriac.Cache.get_or_set`.
         """
-        once = Once(default)
+        once, looked = Once(default), False
         try:
             full, entries, found = self._look(key, version)
+            looked = True
             if found is not MISSING and type(found) is not Named:
                 return found
             options = {
@@ -162,15 +163,17 @@ class MoreCache(SyncCache):
         except CeleriacError as error:
             if once.raised is error:
                 raise
-            self._not_stored(key, version, error)
+            self._not_stored(key, version, error, writing=looked)
             return once.result()
 
-    def _not_stored(self, key: str, version: Any, error: CeleriacError) -> None:
+    def _not_stored(
+        self, key: str, version: Any, error: CeleriacError, *, writing: bool = True
+    ) -> None:
         """The store has failed: raise the error again, or count it; the value is there anyway."""
         if isinstance(error, (NotEnoughMemory, ValueTooLarge)):
             self._not_replaced(self.make_key(key, version), version, error)
         else:
-            self._tolerate(error, writing=True)
+            self._tolerate(error, writing=writing)
 
     # ---- locks
 
