@@ -26,8 +26,8 @@ import sys
 from collections.abc import Callable, Generator, Iterable
 from typing import Any, TypeVar
 
-from celeriac import aio_fill, call_keys
-from celeriac.cache import USE_DEFAULT, Cache, check_ttl
+from celeriac import aio_fill, call_keys, checks
+from celeriac.cache import USE_DEFAULT, Cache
 from celeriac.errors import ConfigurationError
 from celeriac.patterns import escape
 from celeriac.store import Store, get_default
@@ -104,6 +104,8 @@ class _Templates:
         self._make: Callable[..., Iterable[str]] | None = given if callable(given) else None
         self._texts: tuple[str, ...] = ()
         if self._make is None:
+            if not isinstance(given, Iterable):
+                raise TypeError(f"{what}s are templates or a callable, not {type(given).__name__}")
             self._texts = (given,) if isinstance(given, str) else tuple(given)
             for text in self._texts:
                 if not isinstance(text, str):
@@ -151,7 +153,7 @@ class CachedFunction:
             call_keys.check_derivable(function)
         elif not callable(key):
             raise TypeError(f"key= is a template or a callable, not {type(key).__name__}")
-        self._prefix = prefix
+        self._prefix = checks.text(prefix, "prefix")
         self._tags = _Templates(self._arguments, tags, "tag")
         self._cache = cache
         self._ttl = () if ttl is USE_DEFAULT else (ttl,)
@@ -282,7 +284,7 @@ def cached(
     if callable(ttl):
         return CachedFunction(ttl, USE_DEFAULT, None, "", (), None, {})
     if ttl is not USE_DEFAULT:
-        check_ttl(ttl)
+        checks.check_ttl(ttl)
     options: dict[str, Any] = {
         "stale": stale,
         "stale_on_error": stale_on_error,
@@ -312,6 +314,8 @@ def evict(
 
     A function that raises evicts nothing, unless ``before``.
     """
+
+    checks.text(prefix, "prefix")
 
     def decorate(function: _Function) -> _Function:
         arguments = call_keys.Arguments(function)

@@ -6,10 +6,10 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from celeriac import checks
 from celeriac._core import Message as CoreMessage
 from celeriac._core import Queue as CoreQueue
 from celeriac._core import Waiter as CoreWaiter
-from celeriac.cache import check_ttl
 from celeriac.errors import CeleriacError
 
 if TYPE_CHECKING:
@@ -93,19 +93,28 @@ class Message:
         A message that reached the queue's ``max_deliveries`` is set aside as dead instead. Raises
         NotOwner when it isn't ours any more. ``reason`` is for people; it isn't kept yet.
         """
-        self._core.nack(_seconds(delay, "delay"))
+        if reason is not None:
+            checks.text(reason, "reason")
+        self._core.nack(_delay(delay, "delay"))
 
     def __repr__(self) -> str:
         return f"<Message {self.id} of {self.queue.name!r}, delivery {self.deliveries}>"
 
 
-def _seconds(value: float, what: str) -> float:
-    if value is None:
-        raise TypeError(f"{what} is a number of seconds, not None")
-    check_ttl(value, what)
-    if value < 0:
-        raise ValueError(f"{what}={value!r}: a number of seconds, zero or more")
-    return float(min(value, 1e18))
+def _delay(value: object, what: str) -> float:
+    return min(checks.seconds(int(value) if isinstance(value, bool) else value, what), 1e18)
+
+
+def _packed(headers: Mapping[str, Any] | None) -> bytes:
+    """Headers as JSON. Raises TypeError, ValueError."""
+    if headers is None:
+        return b""
+    given = dict(checks.mapping(headers, "headers"))
+    try:
+        return json.dumps(given, separators=(",", ":")).encode() if given else b""
+    except (TypeError, ValueError, RecursionError) as error:
+        kind = ValueError if isinstance(error, ValueError) else TypeError
+        raise kind(f"headers are a small mapping that JSON can take: {error}") from None
 
 
 def _check_body(body: object) -> None:
@@ -155,13 +164,9 @@ class Queue:
         nothing was put.
         """
         _check_body(body)
-        check_ttl(ttl)
-        if not isinstance(priority, int):
-            raise TypeError(f"priority is an int from 0 to 255, not {type(priority).__name__}")
-        if not 0 <= priority <= 255:
-            raise ValueError(f"priority={priority!r}: an int from 0 to 255")
-        raw = json.dumps(headers, separators=(",", ":")).encode() if headers else b""
-        number = self._core.put(body, raw, priority, _seconds(delay, "delay"), ttl)
+        checks.check_ttl(ttl)
+        checks.whole(priority, "priority", 0, 255)
+        number = self._core.put(body, _packed(headers), priority, _delay(delay, "delay"), ttl)
         return f"{number:016x}"
 
     def put_many(self, bodies: Iterable[bytes | str], **options: Any) -> list[str]:
@@ -170,6 +175,8 @@ class Queue:
         When one can't be put (QueueFull, ValueTooLarge), those before it were: the exception's
         ``ids`` names them.
         """
+        if isinstance(bodies, (str, bytes)) or not isinstance(bodies, Iterable):
+            raise TypeError(f"bodies is an iterable of bodies, not {type(bodies).__name__}")
         bodies = list(bodies)
         for body in bodies:
             _check_body(body)
@@ -189,7 +196,7 @@ class Queue:
             and releases the interpreter lock.
         :returns: None when there was nothing in time.
         """
-        check_ttl(timeout, "timeout")
+        checks.check_ttl(timeout, "timeout")
         core = self._core.get(timeout)
         if core is not None:
             return Message(core, self)
@@ -207,6 +214,7 @@ class Queue:
 
     def get_many(self, n: int, timeout: float | None = 0) -> list[Message]:
         """Reserve up to ``n`` messages; waits for the first only."""
+        checks.whole(n, "n")
         messages: list[Message] = []
         while len(messages) < n:
             message = self.get(timeout if not messages else 0)
@@ -224,6 +232,7 @@ class Queue:
         return self._core.counts()[5]
 
     def _peek(self, state: str, limit: int) -> list[Peeked]:
+        checks.whole(limit, "limit", 0)
         return [
             Peeked(f"{number:016x}", body, json.loads(raw) if raw else {}, priority, count, due_in)
             for number, body, raw, priority, count, due_in in self._core.peek(state, limit)
@@ -262,6 +271,11 @@ class Queue:
         return self._waiter.fileno()
 
 
+def _check_queue(queue: object) -> None:
+    if not isinstance(queue, Queue):
+        raise TypeError(f"queue is a celeriac.Queue, not {type(queue).__name__}")
+
+
 class Waiter:
     """One descriptor for an event loop that consumes from several queues.
 
@@ -280,10 +294,12 @@ class Waiter:
 
     def watch(self, queue: Queue) -> None:
         """Wake for this queue too."""
+        _check_queue(queue)
         self._core.watch(queue._core)
 
     def unwatch(self, queue: Queue) -> None:
         """Don't wake for this queue any more."""
+        _check_queue(queue)
         self._core.unwatch(queue._core)
 
     def arm(self) -> bool:
