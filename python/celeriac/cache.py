@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import operator
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
@@ -232,10 +231,7 @@ class Cache:
 
         Raises ValueError when the key is missing, TypeError when its value isn't an int.
         """
-        try:
-            delta = operator.index(delta)
-        except TypeError:
-            raise TypeError(f"delta is an int, not {type(delta).__name__}") from None
+        delta = checks.integer(delta, "delta")
         result: int | bool | None = True  # beyond 64 bits
         if -(2**63) <= delta < 2**63:
             result = self._core.increment(key, delta)
@@ -247,7 +243,7 @@ class Cache:
 
     def decr(self, key: Key, delta: int = 1) -> int:
         """Subtract from an int; see :meth:`incr`."""
-        return self.incr(key, -delta)
+        return self.incr(key, -checks.integer(delta, "delta"))
 
     # ------------------------------------------------------------------ expiry
 

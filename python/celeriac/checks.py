@@ -6,6 +6,8 @@ before anything is done, so that nothing has changed.
 
 from __future__ import annotations
 
+import math
+import operator
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
@@ -29,8 +31,22 @@ def seconds(value: object, what: str) -> float:
     return number
 
 
+def limited(value: object, what: str, least: float | None = None, *, above: bool = False) -> float:
+    """A finite number of seconds, at least or above `least`. Raises TypeError, ValueError."""
+    taken = "a finite number of seconds"
+    if least is not None:
+        taken += f", {'above' if above else 'at least'} {least:g}"
+    taken += ", or None for no limit"
+    number = _check_number(value, what, taken)
+    if math.isinf(number) or (
+        least is not None and (number < least or (above and number == least))
+    ):
+        raise ValueError(f"{what}={value!r}: {taken}")
+    return number
+
+
 def moment(value: object, what: str) -> float:
-    """A Unix time in seconds. Raises TypeError, ValueError."""
+    """A Unix time in seconds; infinite is never. Raises TypeError, ValueError."""
     return _check_number(value, what, "a Unix time in seconds or a datetime")
 
 
@@ -46,11 +62,19 @@ def _check_number(value: Any, what: str, taken: str) -> float:
     return number
 
 
+def integer(value: object, what: str) -> int:
+    """An int of any size. Raises TypeError."""
+    try:
+        return operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(f"{what} is an int, not {type(value).__name__}") from None
+
+
 def whole(value: object, what: str, least: int | None = None, most: int = LARGEST) -> int:
     """An int between the two. Raises TypeError, ValueError."""
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"{what} is an int, not {type(value).__name__}")
-    number = int(value.__index__())
+    if isinstance(value, bool):
+        raise TypeError(f"{what} is an int, not bool")
+    number = integer(value, what)
     if number > most or (least is not None and number < least):
         if least is None or number > most == LARGEST:
             bounds = f"at most {most}"

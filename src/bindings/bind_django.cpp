@@ -9,8 +9,8 @@
 //   - the object isn't ready: its state (below) couldn't be had;
 //   - the key isn't a str, or the key made of it would have Django warn: longer than 250
 //     characters, or with a character up to the space, or DEL;
-//   - a version isn't the object's own (another has another cache), a timeout isn't a number above
-//     zero, None or the default;
+//   - a version isn't the object's own (another has another cache), a timeout isn't a finite number
+//     above zero, None or the default;
 //   - an argument has a name that is not known here;
 //   - an entry is there that Python packed (Codec::kNamed), or may be, where that matters;
 //   - the store or the codec says no: what happens then (a miss, an error, the old value goes) is
@@ -102,7 +102,7 @@ bool expires_at(const DjangoCalls& o, PyObject* timeout, std::uint64_t* at) {
     if (!PyLong_CheckExact(timeout) && !PyFloat_CheckExact(timeout)) return false;
     seconds = PyFloat_AsDouble(timeout);
     if (seconds == -1 && PyErr_Occurred() != nullptr) PyErr_Clear();
-    if (!(seconds > 0)) return false;
+    if (!(seconds > 0) || std::isinf(seconds)) return false;
   }
   *at = std::isinf(seconds) ? kNever : deadline_after(seconds);
   return true;

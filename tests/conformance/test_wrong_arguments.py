@@ -51,6 +51,7 @@ CACHE: list[tuple[Callable[[Cache], object], type[Exception], str]] = [
     (lambda c: c.set("k", 1, tags=[["t"]]), TypeError, "a tag is a str, not list"),
     (lambda c: c.set("k", 1, tags=7), TypeError, "tags are a list of str, not int"),
     (lambda c: c.incr("n", 1.5), TypeError, "delta is an int, not float"),
+    (lambda c: c.decr("n", "1"), TypeError, "delta is an int, not str"),
     (lambda c: list(c.iter_keys("*", "9")), TypeError, "itersize is an int, not str"),
     (lambda c: list(c.iter_keys("*", 0)), ValueError, "itersize=0: at least 1"),
     (lambda c: c.delete_pattern("*", 2.5), TypeError, "itersize is an int, not float"),

@@ -260,10 +260,15 @@ class CeleriacCache(_Calls):
             yield key
 
     async def adelete_pattern(
-        self, pattern: str, version: Any = None, *, itersize: int | None = None
+        self,
+        pattern: str,
+        version: Any = None,
+        prefix: str | None = None,
+        *,
+        itersize: int | None = None,
     ) -> int:
         """See `delete_pattern`."""
-        return self.delete_pattern(pattern, version, itersize=itersize)
+        return self.delete_pattern(pattern, version, prefix, itersize=itersize)
 
     async def ainvalidate(self, *tags: str, version: Any = None) -> None:
         """See `invalidate`."""

@@ -9,6 +9,7 @@ from django.core.cache.backends.base import DEFAULT_TIMEOUT, default_key_func
 from django.utils.module_loading import import_string
 
 import celeriac
+from celeriac import checks
 from celeriac.cache_entries import MISSING
 from celeriac.entries import Named
 from celeriac.errors import CeleriacError, ConfigurationError, NotEnoughMemory, ValueTooLarge
@@ -44,15 +45,18 @@ class MoreCache(SyncCache):
             return full[len(self.make_key("", version)) :]
         return full.split(":", 2)[-1]  # as django-redis takes it, unless it is told better
 
-    def _full_keys(self, pattern: str, version: Any, itersize: int | None) -> Iterator[str]:
+    def _full_keys(
+        self, pattern: str, version: Any, itersize: int | None, prefix: str | None = None
+    ) -> Iterator[str]:
         if not isinstance(pattern, str):
             compiled(pattern)  # says what is wrong
         if itersize is None:
             itersize = redis_compat.setting("SCAN_ITERSIZE", 1000)
         shown = self.version if version is None else version
-        full = self.key_func(pattern, escape(self.key_prefix), escape(str(shown)))
+        first = self.key_prefix if prefix is None else prefix
+        full = self.key_func(pattern, escape(first), escape(str(shown)))
         try:
-            for key in self._at(version).iter_keys(full, itersize):
+            for key in self._at(version, prefix).iter_keys(full, itersize):
                 if isinstance(key, str):
                     yield key
         except CeleriacError as error:
@@ -71,14 +75,19 @@ class MoreCache(SyncCache):
         return list(dict.fromkeys(self.iter_keys(search, version=version)))
 
     def delete_pattern(
-        self, pattern: str, version: Any = None, *, itersize: int | None = None
+        self,
+        pattern: str,
+        version: Any = None,
+        prefix: str | None = None,
+        *,
+        itersize: int | None = None,
     ) -> int:
-        """Remove all keys that match a glob; how many."""
+        """Remove all keys that match a glob; how many. With `prefix` in place of KEY_PREFIX."""
+        if prefix is not None:
+            checks.text(prefix, "prefix")
         try:
-            entries = self._at(version)
-            return sum(
-                entries.delete(key) for key in list(self._full_keys(pattern, version, itersize))
-            )
+            entries = self._at(version, prefix)
+            return entries.delete_many(self._full_keys(pattern, version, itersize, prefix))
         except CeleriacError as error:
             self._tolerate(error)
             return 0
@@ -187,7 +196,11 @@ class MoreCache(SyncCache):
         blocking_timeout: float | None = None,
         thread_local: bool = True,
     ) -> Lock:
-        """A lock of the whole host; see `Lock`. `sleep` is accepted, and not needed."""
+        """A lock of the whole host; see `Lock`. `sleep` is accepted, and not needed.
+
+        Raises TypeError, ValueError for a `timeout` that isn't above zero, and a
+        `blocking_timeout` below it: None is no limit, as elsewhere, not -1 as in `threading`.
+        """
         full = self.make_and_validate_key(key, version)
         return Lock(
             self.store,
