@@ -53,7 +53,8 @@ class SyncCache(BaseCache):
         self._log_ignored_exceptions = parsed.log_ignored
         self._cache_options = parsed.cache
         self._location = location.at(parsed.url)
-        self._spaces: dict[tuple[str, str] | None, celeriac.Cache] = {}
+        self._opened: celeriac.Store | None = None
+        self._spaces: dict[tuple[str, str] | None, celeriac.Cache] = {}  # caches of `_opened`
 
     # ---- the store behind it
 
@@ -75,19 +76,23 @@ class SyncCache(BaseCache):
         return self.key_prefix if prefix is None else prefix, str(shown)
 
     def _at(self, version: Any = None, prefix: str | None = None) -> celeriac.Cache:
-        """The cache that holds the entries of a version (and of another prefix than ours)."""
+        """The cache that holds the entries of a version (and of another prefix than ours).
+
+        Of the store that is open now: it may have been closed or destroyed, here, through another
+        alias or by another process, since it was last used."""
+        store = self._location.store()
+        if store is not self._opened:
+            self._spaces, self._opened = {}, store
         place = self._place(version, prefix)
         found = self._spaces.get(place)
         if found is None:
             settings = {"ttl": self.default_timeout, **self._cache_options}
-            found = self._spaces[place] = spaces.open_space(self.store, place, settings)
+            found = self._spaces[place] = spaces.open_space(store, place, settings)
         return found
 
     def _tolerate(self, error: CeleriacError, *, writing: bool = False) -> None:
         """Raise the error again, or count it where it shall be a miss."""
-        closed = self._location.is_closed()
-        if closed:
-            self._spaces = {}
+        closed = self._opened is not None and self._opened.closed
         mistake = (isinstance(error, ConfigurationError) and not closed) or (
             isinstance(error, SerializationError)
             and (writing or isinstance(error.__cause__, SynchronousOnlyOperation))
