@@ -258,7 +258,11 @@ class Cache:
         return self._entries.touch(key, seconds)
 
     def ttl(self, key: Key) -> float | None:
-        """Seconds left; None = no expiry. Raises KeyError when the key is missing."""
+        """Seconds left; None = no expiry. Raises KeyError when the key is missing.
+
+        Exact to a second up to two years, and to one part in fifty million beyond: an engine may
+        keep expiries rounded.
+        """
         left: float | None = self._entries.left(key)
         if left is MISSING:
             raise KeyError(key)

@@ -66,11 +66,13 @@ class Fill:
         tags: Iterable[str] = (),
         make_room: Callable[[], object] | None = None,
         found: Any = None,
+        shown: object = None,
     ) -> None:
         self._entries = entries
         self._first = found
         self._make_room = make_room
         self._key = key
+        self._shown = key if shown is None else shown  # in messages
         self._ttl = ttl
         self._lock = lock
         self._stale = seconds(stale, "stale")
@@ -148,7 +150,7 @@ class Fill:
         if self._lock:
             flights = self._entries.shared.flights
             self.place = flights.place(self._entries.name, self._key)
-            flights.check(self.place)
+            flights.check(self.place, self._shown)
 
     @property
     def remaining(self) -> float | None:
@@ -211,7 +213,7 @@ class Fill:
             return MISSING
         logger.warning(
             "celeriac: the function for %r raised %r; the value that it had before is given",
-            self._key,
+            self._shown,
             error,
         )
         return found.value

@@ -10,7 +10,7 @@ from celeriac import checks
 from celeriac._core import Message as CoreMessage
 from celeriac._core import Queue as CoreQueue
 from celeriac._core import Waiter as CoreWaiter
-from celeriac.errors import CeleriacError
+from celeriac.errors import CeleriacError, NotOwner, StoreCorrupt
 
 if TYPE_CHECKING:
     from celeriac._core import Store as CoreStore
@@ -30,7 +30,8 @@ class Peeked(NamedTuple):
     """A message looked at, not taken."""
 
     id: str
-    body: bytes
+    body: bytes | StoreCorrupt
+    """What was put; an error, not raised, where that was damaged."""
     headers: dict[str, Any]
     priority: int
     deliveries: int
@@ -43,10 +44,11 @@ class Message:
     If the process dies first, the kernel tells and the message is delivered to another.
     """
 
-    __slots__ = ("_core", "_headers", "queue")
+    __slots__ = ("_core", "_ended", "_headers", "queue")
 
     def __init__(self, core: CoreMessage, queue: Queue) -> None:
         self._core = core
+        self._ended = ""
         self._headers: dict[str, Any] | None = None
         self.queue = queue
 
@@ -85,7 +87,11 @@ class Message:
 
     def ack(self) -> None:
         """Done: remove the message. Raises NotOwner when it isn't ours any more."""
-        self._core.ack()
+        try:
+            self._core.ack()
+        except NotOwner as error:
+            raise self._late(error) from None
+        self._ended = "acknowledged it already"
 
     def nack(self, delay: float = 0, reason: str | None = None) -> None:
         """Give the message back, to be delivered again after ``delay`` seconds.
@@ -95,7 +101,21 @@ class Message:
         """
         if reason is not None:
             checks.text(reason, "reason")
-        self._core.nack(_delay(delay, "delay"))
+        seconds = _delay(delay, "delay")
+        try:
+            self._core.nack(seconds)
+        except NotOwner as error:
+            raise self._late(error) from None
+        self._ended = "gave it back already, with nack()"
+
+    def _late(self, error: NotOwner) -> NotOwner:
+        """Says how this object ended the message, if it did."""
+        if not self._ended:
+            return error
+        return NotOwner(
+            f"message {self.id} of queue {self.queue.name!r} isn't reserved by this process any "
+            f"more: it {self._ended}"
+        )
 
     def __repr__(self) -> str:
         return f"<Message {self.id} of {self.queue.name!r}, delivery {self.deliveries}>"
@@ -231,10 +251,23 @@ class Queue:
         """Messages dropped: expired, or oldest of a bounded queue."""
         return self._core.counts()[5]
 
+    def _damaged(self, number: int) -> StoreCorrupt:
+        return StoreCorrupt(
+            f"the body of message {number:016x} of queue {self.name!r} is damaged: it fails its "
+            "checksum, and is not delivered"
+        )
+
     def _peek(self, state: str, limit: int) -> list[Peeked]:
         checks.whole(limit, "limit", 0)
         return [
-            Peeked(f"{number:016x}", body, json.loads(raw) if raw else {}, priority, count, due_in)
+            Peeked(
+                f"{number:016x}",
+                self._damaged(number) if body is None else body,
+                json.loads(raw) if raw else {},
+                priority,
+                count,
+                due_in,
+            )
             for number, body, raw, priority, count, due_in in self._core.peek(state, limit)
         ]
 
@@ -247,7 +280,7 @@ class Queue:
         return self._peek("ready", limit)
 
     def dead(self, limit: int = 100) -> list[Peeked]:
-        """Look at dead messages: given back too often, or found damaged."""
+        """Look at dead messages: given back too often, or found damaged: their body is an error."""
         return self._peek("dead", limit)
 
     def purge(self) -> int:

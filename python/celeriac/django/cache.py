@@ -195,7 +195,7 @@ class CeleriacCache(_Calls):
             looked = True
             if found is not MISSING and type(found) is not Named:
                 return found
-            call = self._fill(full, entries, timeout, {**options, "found": found})
+            call = self._fill(key, full, entries, timeout, {**options, "found": found})
             return await aio_fill.get_or_set(call, given, _in_thread, again=True)
         except CeleriacError as error:
             if error in raised:

@@ -125,13 +125,13 @@ class MoreCache(SyncCache):
         return full, entries, entries.look(full)
 
     def _fill(
-        self, full: str, entries: celeriac.Cache, timeout: Any, options: dict[str, Any]
+        self, key: str, full: str, entries: celeriac.Cache, timeout: Any, options: dict[str, Any]
     ) -> Fill:
         def make_room() -> None:
             self._make_room(entries, full)
 
         ttl = self.get_backend_timeout(timeout)
-        return entries.fill(full, ttl, make_room=make_room, **options)
+        return entries.fill(full, ttl, make_room=make_room, shown=key, **options)
 
     def get_or_set(
         self,
@@ -167,7 +167,7 @@ class MoreCache(SyncCache):
                 "tags": tags,
                 "found": found,
             }
-            call = self._fill(full, entries, timeout, options)
+            call = self._fill(key, full, entries, timeout, options)
             return get_or_set(call, once if callable(default) else default)
         except CeleriacError as error:
             if once.raised is error:

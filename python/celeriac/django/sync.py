@@ -1,9 +1,9 @@
 """The calls of the backend, all but the async ones: Django's, and those that django-redis added.
 
 Each call makes the key (Django's prefix, version and key function), hands it to the store, and
-turns an error of the store into a miss where IGNORE_EXCEPTIONS asks for it. Two kinds of error
-are never ignored, being mistakes in the project and not an outage: a ConfigurationError, and a
-value that can't be pickled.
+turns an error of the store into a miss where IGNORE_EXCEPTIONS asks for it. Three kinds of error
+are never ignored, being mistakes in the project and not an outage: a ConfigurationError, a value
+that can't be serialized, and a DeadlockError.
 
 The handle on the store is made at the first call, so that settings may be read, and a backend be
 made, while the store is away.
@@ -26,6 +26,7 @@ from celeriac import checks
 from celeriac.errors import (
     CeleriacError,
     ConfigurationError,
+    DeadlockError,
     NotEnoughMemory,
     SerializationError,
     ValueTooLarge,
@@ -93,10 +94,11 @@ class SyncCache(BaseCache):
     def _tolerate(self, error: CeleriacError, *, writing: bool = False) -> None:
         """Raise the error again, or count it where it shall be a miss."""
         closed = self._opened is not None and self._opened.closed
-        mistake = (isinstance(error, ConfigurationError) and not closed) or (
-            isinstance(error, SerializationError)
-            and (writing or isinstance(error.__cause__, SynchronousOnlyOperation))
-        )
+        mistake = isinstance(error, DeadlockError)
+        if isinstance(error, ConfigurationError):
+            mistake = not closed
+        elif isinstance(error, SerializationError):
+            mistake = writing or isinstance(error.__cause__, SynchronousOnlyOperation)
         if mistake or not self._ignore_exceptions:
             raise error
         self._location.ignore(error, always=self._log_ignored_exceptions)
