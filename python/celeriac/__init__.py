@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from celeriac.cache import Cache, CacheStats, Table
+from celeriac.cache import Cache, CacheStats
 from celeriac.decorators import cached, evict
 from celeriac.errors import (
     CeleriacError,
@@ -24,6 +24,7 @@ from celeriac.errors import (
 from celeriac.prefix_stats import PrefixStats
 from celeriac.queue import Counts, Message, Queue, Waiter
 from celeriac.store import Store, connect, get_default, set_default
+from celeriac.table import Table
 
 __version__ = "0.1.0"
 

@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import itertools
-import operator
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, Final, NamedTuple, final
 
+from celeriac import checks
 from celeriac import fill as filling
 from celeriac import tags as tagging
 from celeriac._core import Cache as CoreCache
 from celeriac.cache_entries import MISSING, CacheEntries
 from celeriac.entries import Named
-from celeriac.errors import (
-    CeleriacError,
-    ConfigurationError,
-    NotEnoughMemory,
-    SerializationError,
-)
+from celeriac.errors import CeleriacError, ConfigurationError, SerializationError
 from celeriac.patterns import compiled
 from celeriac.prefix_stats import PrefixStats, by_prefix
 
@@ -38,16 +32,6 @@ class _UseDefault:
 
 USE_DEFAULT: Final = _UseDefault()
 TTL = float | int | None | _UseDefault
-
-
-def check_ttl(ttl: object, what: str = "ttl") -> None:
-    """Raises TypeError or ValueError for what isn't a number of seconds or None."""
-    if ttl is None:
-        return
-    if not isinstance(ttl, (int, float)) and not hasattr(ttl, "__float__"):
-        raise TypeError(f"{what} is a number of seconds or None, not {type(ttl).__name__}")
-    if ttl != ttl:
-        raise ValueError(f"{what}={ttl!r}: a number of seconds")
 
 
 class CacheStats(NamedTuple):
@@ -70,15 +54,6 @@ class CacheStats(NamedTuple):
         return self.hits / lookups if lookups else 0.0
 
 
-@contextmanager
-def _full(what: str) -> Iterator[None]:
-    """Says which structure was full."""
-    try:
-        yield
-    except NotEnoughMemory as error:
-        raise NotEnoughMemory(f"{what}: {error}") from None
-
-
 class Cache:
     """A namespace of a store: keys to values, bounded by the store's memory, shared by every
     process of the host.
@@ -91,8 +66,9 @@ class Cache:
     pickled. A ``ttl`` is in seconds; ``None`` means no expiry, zero or less means expired at once;
     not given, the cache's own. ``tags`` are names under which entries are invalidated together.
 
-    An entry whose tag was invalidated is absent for every read at once; its memory comes back
-    later, so ``len()`` and ``stats()`` may count it until then, and ``delete()`` find it.
+    An entry whose tag was invalidated, or whose ttl has passed while :meth:`get_or_set` may still
+    give it (``stale``, ``stale_on_error``), is absent for every other call at once; its memory
+    comes back later, so ``len()`` and ``stats()`` may count it until then.
 
     Thread-safe, fork-safe. Crash-safe: a process that dies while writing leaves the entry old, new
     or absent. Readers take no lock. Errors: :class:`~celeriac.ValueTooLarge`,
@@ -129,7 +105,11 @@ class Cache:
         return f"<{type(self).__name__} {self.name!r}>"
 
     def _seconds(self, ttl: TTL) -> float | None:
-        return self.ttl_default if isinstance(ttl, _UseDefault) else ttl
+        if isinstance(ttl, _UseDefault):
+            return self.ttl_default
+        if type(ttl) is not int and type(ttl) is not float:
+            checks.check_ttl(ttl)
+        return ttl
 
     def _bound(self) -> None:
         if self.max_entries is not None:
@@ -175,7 +155,7 @@ class Cache:
             return False
         seconds = self._seconds(ttl)
         if seconds is not None and seconds <= 0:
-            return self._core.delete(key)
+            return self.delete(key)
         return self._core.replace(key, self._packed(value, tags), seconds)
 
     def _packed(self, value: Any, tags: Iterable[str]) -> Any:
@@ -185,7 +165,7 @@ class Cache:
 
     def delete(self, key: Key) -> bool:
         """Remove a key; True when it was there."""
-        return self._core.delete(key)
+        return self._entries.remove(key)
 
     def __contains__(self, key: Key) -> bool:
         return self._core.contains(key) and self._entries.left(key) is not MISSING
@@ -242,7 +222,7 @@ class Cache:
     def fill(self, key: Key, ttl: TTL = USE_DEFAULT, **options: Any) -> filling.Fill:
         """One call of :meth:`get_or_set`, for who drives it (threads, event loops)."""
         seconds = self._seconds(ttl)
-        check_ttl(seconds)
+        checks.check_ttl(seconds)  # before the function is called
         options.setdefault("make_room", self._bound)
         return filling.Fill(self._entries, key, seconds, **options)
 
@@ -251,10 +231,7 @@ class Cache:
 
         Raises ValueError when the key is missing, TypeError when its value isn't an int.
         """
-        try:
-            delta = operator.index(delta)
-        except TypeError:
-            raise TypeError(f"delta is an int, not {type(delta).__name__}") from None
+        delta = checks.integer(delta, "delta")
         result: int | bool | None = True  # beyond 64 bits
         if -(2**63) <= delta < 2**63:
             result = self._core.increment(key, delta)
@@ -266,19 +243,26 @@ class Cache:
 
     def decr(self, key: Key, delta: int = 1) -> int:
         """Subtract from an int; see :meth:`incr`."""
-        return self.incr(key, -delta)
+        return self.incr(key, -checks.integer(delta, "delta"))
 
     # ------------------------------------------------------------------ expiry
 
     def touch(self, key: Key, ttl: TTL = USE_DEFAULT) -> bool:
-        """Give a key a new ttl from now; True when it was there."""
+        """Give a key a new ttl from now; True when it was there.
+
+        The time in which :meth:`get_or_set` may give it stale comes after that, as long as before.
+        """
         seconds = self._seconds(ttl)
         if seconds is not None and seconds <= 0:
-            return self._core.delete(key)
-        return self._core.touch(key, seconds)
+            return self.delete(key)
+        return self._entries.touch(key, seconds)
 
     def ttl(self, key: Key) -> float | None:
-        """Seconds left; None = no expiry. Raises KeyError when the key is missing."""
+        """Seconds left; None = no expiry. Raises KeyError when the key is missing.
+
+        Exact to a second up to two years, and to one part in fifty million beyond: an engine may
+        keep expiries rounded.
+        """
         left: float | None = self._entries.left(key)
         if left is MISSING:
             raise KeyError(key)
@@ -291,18 +275,19 @@ class Cache:
     def expire_at(self, key: Key, when: float | datetime) -> bool:
         """Let a key expire at a Unix time in seconds, or a datetime (local time, if it names no
         zone); True when it was there."""
-        moment = when.timestamp() if isinstance(when, datetime) else when
-        check_ttl(moment, "when")
-        return self.touch(key, moment - time.time())
+        at = when.timestamp() if isinstance(when, datetime) else checks.moment(when, "when")
+        return self.touch(key, at - time.time())
 
     def persist(self, key: Key) -> bool:
         """Let a key never expire; True when it was there."""
-        return self._core.touch(key, None)
+        return self._entries.touch(key, None)
 
     # ------------------------------------------------------------------ many keys
 
     def get_many(self, keys: Iterable[Key]) -> dict[Any, Any]:
         """Those of the keys that are there, with their values."""
+        if not isinstance(keys, Iterable):
+            raise TypeError(f"keys is an iterable of keys, not {type(keys).__name__}")
         found = self._core.get_many(keys)
         packed = [key for key, value in found.items() if type(value) is Named]
         for key in packed:
@@ -315,6 +300,7 @@ class Cache:
         self, mapping: Mapping[Any, Any], ttl: TTL = USE_DEFAULT, *, tags: Iterable[str] = ()
     ) -> list[Any]:
         """Store several values; the keys that couldn't be stored for want of memory or size."""
+        checks.mapping(mapping, "mapping")
         seconds = self._seconds(ttl)
         if self.max_entries is None and (seconds is None or seconds > 0):
             if tags or not self.is_plain:
@@ -322,9 +308,7 @@ class Cache:
                 mapping = {key: self._entries.pack(mapping[key], names) for key in mapping}
             return self._core.set_many(mapping, seconds)
         failed = []
-        for key in mapping:
-            if not isinstance(key, (str, bytes)):  # before anything is stored
-                raise TypeError(f"a key is str or bytes, not {type(key).__name__}")
+        checks.keys(mapping)  # before anything is stored
         for key, value in mapping.items():
             try:
                 self.set(key, value, ttl, tags=tags)
@@ -336,7 +320,7 @@ class Cache:
 
     def delete_many(self, keys: Iterable[Key]) -> int:
         """Remove several keys; how many were there."""
-        return sum(self._core.delete(key) for key in keys)
+        return sum(map(self.delete, checks.keys(keys)))
 
     def invalidate(self, *tags: str) -> None:
         """Let all entries with one of these tags be absent, at once, whatever their number."""
@@ -363,10 +347,7 @@ class Cache:
         return ([key for key in step if matches(key)] for step in steps)
 
     def _walk(self, itersize: int) -> Iterator[dict[Any, int]]:
-        itersize = operator.index(itersize)
-        if itersize < 1:
-            raise ValueError(f"itersize={itersize!r}: at least 1")
-        return self._steps(itersize)
+        return self._steps(checks.whole(itersize, "itersize", 1))
 
     def _steps(self, itersize: int) -> Iterator[dict[Any, int]]:
         """The keys that are there, with the bytes of key and value as they are stored."""
@@ -389,7 +370,7 @@ class Cache:
 
     def delete_pattern(self, pattern: str, itersize: int = 1000) -> int:
         """Remove all keys that match a glob; how many. Bounded work at a time, no lock."""
-        return sum(self._core.delete(key) for key in self.iter_keys(pattern, itersize))
+        return sum(map(self.delete, self.iter_keys(pattern, itersize)))
 
     # ------------------------------------------------------------------ the whole
 
@@ -399,7 +380,7 @@ class Cache:
 
     def cull(self, n: int) -> int:
         """Evict ``n`` entries of this namespace, about the oldest; how many went."""
-        n = operator.index(n)
+        n = checks.whole(n, "n")
         return self._core.cull(n) if n > 0 else 0
 
     def __len__(self) -> int:
@@ -416,56 +397,3 @@ class Cache:
         all prefixes beyond the ``most`` largest are under ``""``.
         """
         return by_prefix(self._walk(1000), sep, most)
-
-
-class Table(Cache):
-    """A namespace whose entries are never evicted, for small shared state: full means
-    :class:`~celeriac.NotEnoughMemory`. Its keys can be compared-and-set and waited for.
-    """
-
-    __slots__ = ()
-
-    def set(
-        self, key: Key, value: Any, ttl: TTL = USE_DEFAULT, *, tags: Iterable[str] = ()
-    ) -> None:
-        """Store a value."""
-        with _full(f"table {self.name!r}"):
-            super().set(key, value, ttl, tags=tags)
-
-    def add(
-        self, key: Key, value: Any, ttl: TTL = USE_DEFAULT, *, tags: Iterable[str] = ()
-    ) -> bool:
-        """Store a value if there is none; True when it was stored."""
-        with _full(f"table {self.name!r}"):
-            return super().add(key, value, ttl, tags=tags)
-
-    def replace(
-        self, key: Key, value: Any, ttl: TTL = USE_DEFAULT, *, tags: Iterable[str] = ()
-    ) -> bool:
-        """Store a value if there is one already; True when it was stored."""
-        with _full(f"table {self.name!r}"):
-            return super().replace(key, value, ttl, tags=tags)
-
-    def get_versioned(self, key: Key) -> tuple[Any, int]:
-        """The value and its version, or ``(None, 0)`` when the key is missing."""
-        return self._core.get_versioned(key)
-
-    def compare_and_set(self, key: Key, version: int, value: Any, ttl: TTL = USE_DEFAULT) -> bool:
-        """Store a value if the key still has ``version`` (0: is missing); True when stored."""
-        with _full(f"table {self.name!r}"):
-            return self._core.compare_and_set(key, version, value, self._seconds(ttl))
-
-    def items(self) -> list[tuple[Any, Any]]:
-        """All entries: a moment's view of each, not of the whole."""
-        return self._core.items()
-
-    def change_count(self, key: Key) -> int:
-        """A number that changes whenever the key does (and now and then when another does)."""
-        return self._core.change_count(key)
-
-    def wait_for_change(self, key: Key, seen: int, timeout: float | None = None) -> bool:
-        """Sleep until :meth:`change_count` isn't ``seen`` any more; False after ``timeout`` s.
-
-        Woken by the change itself: there is no polling. Releases the interpreter lock.
-        """
-        return self._core.wait_for_change(key, seen, timeout)

@@ -3,6 +3,12 @@
 What the core has is not always what the cache has: an entry with an invalidated tag, or one whose
 ttl has passed and that is only kept for its grace, is as good as absent. Here the two are told
 apart; `cache.py` has the calls that users make, `fill.py` what `get_or_set` makes of a stale value.
+
+- E1  An entry in its grace is absent for every call but `get_or_set`'s own looks: nothing touches,
+  persists, counts or finds it.
+- E2  A new ttl is that of the fresh value; the grace comes after it, as long as before. What races
+  with another's write of the same key may shorten the life of what was written, and never gives
+  one entry the grace of another.
 """
 
 from __future__ import annotations
@@ -106,16 +112,21 @@ class CacheEntries:
         entry, _, left = seen
         if type(entry) is not Named:
             return left
-        header = self.header(entry)
-        if header is None or _is_stale(header, left):
+        header = self._fresh(entry, left)
+        if header is None:
             return MISSING
         return None if left is None else left - header.grace
 
     def tags_of(self, key: Key) -> tuple[str, ...]:
         """The tags of an entry."""
         seen = self.core.examine(key, False)
-        header = self.header(seen[0]) if seen and type(seen[0]) is Named else None
+        header = self._fresh(seen[0], seen[2]) if seen and type(seen[0]) is Named else None
         return tuple(tag for tag, _ in header.tags) if header else ()
+
+    def _fresh(self, entry: Named, left: float | None) -> Header | None:
+        """The header of an entry that isn't as good as absent."""
+        header = self.header(entry)
+        return None if header is None or _is_stale(header, left) else header
 
     # ---- writing
 
@@ -130,14 +141,38 @@ class CacheEntries:
             if seen is None:
                 continue
             entry, version, left = seen
-            if type(entry) is not Named:
-                return False
-            header = self.header(entry)
-            if header is not None and not _is_stale(header, left):
+            if type(entry) is not Named or self._fresh(entry, left):
                 return False
             if self.core.compare_and_set(key, version, packed, seconds):
                 return True
         return True
+
+    def touch(self, key: Key, seconds: float | None) -> bool:
+        """Give a key a new ttl, before its grace if it has one; True when it was there."""
+        while True:
+            seen = self.core.examine(key, False)
+            if seen is None:
+                return False
+            entry, version, left = seen
+            if type(entry) is not Named:
+                return self.core.touch(key, seconds)
+            header = self._fresh(entry, left)
+            if header is None:
+                return False
+            kept = None if seconds is None else seconds + header.grace
+            if not self.core.touch(key, kept):
+                return False
+            after = self.core.examine(key, False)
+            if after is None or after[1] == version:  # else it was another's entry that we touched
+                return True
+
+    def remove(self, key: Key) -> bool:
+        """Remove a key; True when it was there."""
+        seen = self.core.examine(key, False)
+        if seen is not None and type(seen[0]) is Named and not self._fresh(seen[0], seen[2]):
+            self.core.delete(key)
+            return False
+        return self.core.delete(key)
 
     def add_to(self, key: Key, delta: int) -> int | None:
         """Add to an int that is packed or beyond 64 bits; None when the key is absent.

@@ -4,7 +4,9 @@ A template such as ``"product:{id}"`` or ``"user:{user.pk}"`` is filled with the
 name, defaults included, as `str.format` does. A callable makes the key from the arguments itself.
 Where neither is given the key is derived: the function's name and all arguments, by value. Only
 what has a value that means the same in every process can be in it: plain data, dates, enums,
-classes, dataclasses, and objects with a primary key (``pk``).
+classes, dataclasses, and objects with a primary key (``pk``). And only a function whose module and
+qualified name are its own has a name to derive from: two lambdas, two functions that one function
+makes, two scripts that are both ``__main__``, would share their keys.
 """
 
 from __future__ import annotations
@@ -51,6 +53,32 @@ class _Escaping(string.Formatter):
         return escape(str(super().format_field(value, format_spec)))
 
 
+def name_of(function: object) -> str:
+    """What to call a function in a message; not everything that can be called has a name."""
+    return getattr(function, "__qualname__", None) or repr(function)
+
+
+def check_derivable(function: Callable[..., Any]) -> None:
+    """Raises ConfigurationError for a function whose name others may have as well."""
+    module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", None)
+    reason = ""
+    if not isinstance(module, str) or not isinstance(name, str):
+        reason = f"a {type(function).__name__} has no name of its own"
+    elif inspect.ismethod(function):
+        reason = "a bound method has the name of every other object's"
+    elif "<lambda>" in name:
+        reason = "all lambdas of a place have the same name"
+    elif "<locals>" in name:
+        reason = "what a function makes has the same name at each of its calls"
+    elif module == "__main__":
+        reason = "every script's module is called __main__"
+    if reason:
+        raise ConfigurationError(
+            f"no key can be derived for {name_of(function)}: {reason}, so that different functions "
+            'would share their entries; give key= a template ("name:{argument}") or a callable'
+        )
+
+
 class Arguments:
     """The arguments of a function's calls, by name."""
 
@@ -92,7 +120,7 @@ class Arguments:
             name = re.split(r"[.\[]", field, maxsplit=1)[0]
             if name not in self._names and not (self._open and name.isidentifier()):
                 raise ConfigurationError(
-                    f"{what} {template!r}: {self.function.__qualname__}() has no argument "
+                    f"{what} {template!r}: {name_of(self.function)}() has no argument "
                     f"{name!r}; it has {', '.join(self._names) or 'none'}"
                 )
 
@@ -115,7 +143,7 @@ def derived(function: Callable[..., Any], named: Mapping[str, Any]) -> str:
             parts.append(f"{name}={_rendered(value)}")
         except TypeError as error:
             raise TypeError(
-                f"no key can be derived for {function.__qualname__}(): its argument {name!r} has "
+                f"no key can be derived for {name_of(function)}(): its argument {name!r} has "
                 f"{error}; give key= a template or a callable"
             ) from None
     text = ",".join(parts)

@@ -21,12 +21,13 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+import pickle
 import sys
 from collections.abc import Callable, Generator, Iterable
 from typing import Any, TypeVar
 
-from celeriac import aio_fill, call_keys
-from celeriac.cache import USE_DEFAULT, Cache, check_ttl
+from celeriac import aio_fill, call_keys, checks
+from celeriac.cache import USE_DEFAULT, Cache
 from celeriac.errors import ConfigurationError
 from celeriac.patterns import escape
 from celeriac.store import Store, get_default
@@ -103,6 +104,8 @@ class _Templates:
         self._make: Callable[..., Iterable[str]] | None = given if callable(given) else None
         self._texts: tuple[str, ...] = ()
         if self._make is None:
+            if not isinstance(given, Iterable):
+                raise TypeError(f"{what}s are templates or a callable, not {type(given).__name__}")
             self._texts = (given,) if isinstance(given, str) else tuple(given)
             for text in self._texts:
                 if not isinstance(text, str):
@@ -138,15 +141,19 @@ class CachedFunction:
                 "@staticmethod, @classmethod and @property"
             )
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-            raise TypeError(f"{function.__qualname__}() is a generator: it has no value to keep")
+            raise TypeError(
+                f"{call_keys.name_of(function)}() is a generator: it has no value to keep"
+            )
         self._function = function
         self._arguments = call_keys.Arguments(function)
         self._key = key
         if isinstance(key, str):
             self._arguments.check(key, "key")
-        elif key is not None and not callable(key):
+        elif key is None:
+            call_keys.check_derivable(function)
+        elif not callable(key):
             raise TypeError(f"key= is a template or a callable, not {type(key).__name__}")
-        self._prefix = prefix
+        self._prefix = checks.text(prefix, "prefix")
         self._tags = _Templates(self._arguments, tags, "tag")
         self._cache = cache
         self._ttl = () if ttl is USE_DEFAULT else (ttl,)
@@ -170,7 +177,10 @@ class CachedFunction:
         return f"<cached {self._function!r}>"
 
     def __reduce__(self) -> str:
-        return self._function.__qualname__  # as a function pickles: by its name
+        name = getattr(self._function, "__qualname__", None)
+        if not isinstance(name, str):
+            raise pickle.PicklingError(f"{self!r} has no name that it could be pickled by")
+        return name  # as a function pickles
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         args = (*self._bound, *args)
@@ -260,19 +270,21 @@ def cached(
 
     :param ttl: seconds, None for ever; not given, the cache's own.
     :param key: a template over the arguments, a callable that takes them, or None: derived from
-        the function's name and all arguments.
+        the function's module, qualified name and all arguments. Lambdas, functions inside of
+        functions, bound methods, partials, and functions of ``__main__`` have no name that is
+        theirs alone: they need a key.
     :param prefix: stands before the key, with a colon between.
     :param tags: templates over the arguments, or a callable that takes them.
     :param cache: a cache or a function that gives one; see this module's text.
 
     The rest is that of :meth:`celeriac.Cache.get_or_set`. Raises ConfigurationError for a template
-    with names that are no arguments; a derived key raises TypeError at the call for an argument
-    without a value of its own.
+    with names that are no arguments, and for a function that needs a key; a derived key raises
+    TypeError at the call for an argument without a value of its own.
     """
     if callable(ttl):
         return CachedFunction(ttl, USE_DEFAULT, None, "", (), None, {})
     if ttl is not USE_DEFAULT:
-        check_ttl(ttl)
+        checks.check_ttl(ttl)
     options: dict[str, Any] = {
         "stale": stale,
         "stale_on_error": stale_on_error,
@@ -302,6 +314,8 @@ def evict(
 
     A function that raises evicts nothing, unless ``before``.
     """
+
+    checks.text(prefix, "prefix")
 
     def decorate(function: _Function) -> _Function:
         arguments = call_keys.Arguments(function)

@@ -32,6 +32,7 @@ from typing import Any, Final, NamedTuple
 
 from celeriac import tags as tagging
 from celeriac.cache_entries import MISSING, CacheEntries, Key
+from celeriac.checks import seconds
 from celeriac.entries import Named
 from celeriac.single_flight import Flight, Place
 
@@ -46,14 +47,6 @@ class Found(NamedTuple):
     age: float
     early: bool
     version: int
-
-
-def _seconds(name: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} is a number of seconds, not {type(value).__name__}")
-    if not value >= 0:
-        raise ValueError(f"{name}={value!r}: zero or more")
-    return float(value)
 
 
 class Fill:
@@ -73,20 +66,22 @@ class Fill:
         tags: Iterable[str] = (),
         make_room: Callable[[], object] | None = None,
         found: Any = None,
+        shown: object = None,
     ) -> None:
         self._entries = entries
         self._first = found
         self._make_room = make_room
         self._key = key
+        self._shown = key if shown is None else shown  # in messages
         self._ttl = ttl
         self._lock = lock
-        self._stale = _seconds("stale", stale)
-        self._on_error = _seconds("stale_on_error", stale_on_error)
-        self._early = _seconds("early", early)
+        self._stale = seconds(stale, "stale")
+        self._on_error = seconds(stale_on_error, "stale_on_error")
+        self._early = seconds(early, "early")
         self._grace = max(self._stale, self._on_error)
         self._tags = tagging.names(tags)
         self._generations: Any = ()
-        self._wait = FOR_EVER if wait is None else _seconds("wait", wait)
+        self._wait = FOR_EVER if wait is None else seconds(wait, "wait")
         self._deadline = FOR_EVER
         self.place: Place | None = None
         self.found: Found | None = None
@@ -155,7 +150,7 @@ class Fill:
         if self._lock:
             flights = self._entries.shared.flights
             self.place = flights.place(self._entries.name, self._key)
-            flights.check(self.place)
+            flights.check(self.place, self._shown)
 
     @property
     def remaining(self) -> float | None:
@@ -218,7 +213,7 @@ class Fill:
             return MISSING
         logger.warning(
             "celeriac: the function for %r raised %r; the value that it had before is given",
-            self._key,
+            self._shown,
             error,
         )
         return found.value

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+from celeriac import checks
+
 MOST_PREFIXES = 10_000
 """More are never kept apart at a time."""
 
@@ -20,10 +22,11 @@ class PrefixStats(NamedTuple):
 def by_prefix(steps: Iterable[Mapping[Any, int]], sep: str, most: int) -> dict[str, PrefixStats]:
     """The sums of a walk, whose steps give the bytes of each key; the largest first.
 
-    Raises ValueError for an empty separator.
+    Raises ValueError for what is no separator or no number; TypeError where ``most`` is no int.
     """
     if not isinstance(sep, str) or not sep:
         raise ValueError(f"sep={sep!r}: one character or more")
+    checks.whole(most, "most", 0)
     found: dict[str, list[int]] = {}
     for step in steps:
         for key, size in step.items():

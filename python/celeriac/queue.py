@@ -6,11 +6,11 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from celeriac import checks
 from celeriac._core import Message as CoreMessage
 from celeriac._core import Queue as CoreQueue
 from celeriac._core import Waiter as CoreWaiter
-from celeriac.cache import check_ttl
-from celeriac.errors import CeleriacError
+from celeriac.errors import CeleriacError, NotOwner, StoreCorrupt
 
 if TYPE_CHECKING:
     from celeriac._core import Store as CoreStore
@@ -30,7 +30,8 @@ class Peeked(NamedTuple):
     """A message looked at, not taken."""
 
     id: str
-    body: bytes
+    body: bytes | StoreCorrupt
+    """What was put; an error, not raised, where that was damaged."""
     headers: dict[str, Any]
     priority: int
     deliveries: int
@@ -43,10 +44,11 @@ class Message:
     If the process dies first, the kernel tells and the message is delivered to another.
     """
 
-    __slots__ = ("_core", "_headers", "queue")
+    __slots__ = ("_core", "_ended", "_headers", "queue")
 
     def __init__(self, core: CoreMessage, queue: Queue) -> None:
         self._core = core
+        self._ended = ""
         self._headers: dict[str, Any] | None = None
         self.queue = queue
 
@@ -85,7 +87,11 @@ class Message:
 
     def ack(self) -> None:
         """Done: remove the message. Raises NotOwner when it isn't ours any more."""
-        self._core.ack()
+        try:
+            self._core.ack()
+        except NotOwner as error:
+            raise self._late(error) from None
+        self._ended = "acknowledged it already"
 
     def nack(self, delay: float = 0, reason: str | None = None) -> None:
         """Give the message back, to be delivered again after ``delay`` seconds.
@@ -93,19 +99,42 @@ class Message:
         A message that reached the queue's ``max_deliveries`` is set aside as dead instead. Raises
         NotOwner when it isn't ours any more. ``reason`` is for people; it isn't kept yet.
         """
-        self._core.nack(_seconds(delay, "delay"))
+        if reason is not None:
+            checks.text(reason, "reason")
+        seconds = _delay(delay, "delay")
+        try:
+            self._core.nack(seconds)
+        except NotOwner as error:
+            raise self._late(error) from None
+        self._ended = "gave it back already, with nack()"
+
+    def _late(self, error: NotOwner) -> NotOwner:
+        """Says how this object ended the message, if it did."""
+        if not self._ended:
+            return error
+        return NotOwner(
+            f"message {self.id} of queue {self.queue.name!r} isn't reserved by this process any "
+            f"more: it {self._ended}"
+        )
 
     def __repr__(self) -> str:
         return f"<Message {self.id} of {self.queue.name!r}, delivery {self.deliveries}>"
 
 
-def _seconds(value: float, what: str) -> float:
-    if value is None:
-        raise TypeError(f"{what} is a number of seconds, not None")
-    check_ttl(value, what)
-    if value < 0:
-        raise ValueError(f"{what}={value!r}: a number of seconds, zero or more")
-    return float(min(value, 1e18))
+def _delay(value: object, what: str) -> float:
+    return min(checks.seconds(int(value) if isinstance(value, bool) else value, what), 1e18)
+
+
+def _packed(headers: Mapping[str, Any] | None) -> bytes:
+    """Headers as JSON. Raises TypeError, ValueError."""
+    if headers is None:
+        return b""
+    given = dict(checks.mapping(headers, "headers"))
+    try:
+        return json.dumps(given, separators=(",", ":")).encode() if given else b""
+    except (TypeError, ValueError, RecursionError) as error:
+        kind = ValueError if isinstance(error, ValueError) else TypeError
+        raise kind(f"headers are a small mapping that JSON can take: {error}") from None
 
 
 def _check_body(body: object) -> None:
@@ -155,13 +184,9 @@ class Queue:
         nothing was put.
         """
         _check_body(body)
-        check_ttl(ttl)
-        if not isinstance(priority, int):
-            raise TypeError(f"priority is an int from 0 to 255, not {type(priority).__name__}")
-        if not 0 <= priority <= 255:
-            raise ValueError(f"priority={priority!r}: an int from 0 to 255")
-        raw = json.dumps(headers, separators=(",", ":")).encode() if headers else b""
-        number = self._core.put(body, raw, priority, _seconds(delay, "delay"), ttl)
+        checks.check_ttl(ttl)
+        checks.whole(priority, "priority", 0, 255)
+        number = self._core.put(body, _packed(headers), priority, _delay(delay, "delay"), ttl)
         return f"{number:016x}"
 
     def put_many(self, bodies: Iterable[bytes | str], **options: Any) -> list[str]:
@@ -170,6 +195,8 @@ class Queue:
         When one can't be put (QueueFull, ValueTooLarge), those before it were: the exception's
         ``ids`` names them.
         """
+        if isinstance(bodies, (str, bytes)) or not isinstance(bodies, Iterable):
+            raise TypeError(f"bodies is an iterable of bodies, not {type(bodies).__name__}")
         bodies = list(bodies)
         for body in bodies:
             _check_body(body)
@@ -189,7 +216,7 @@ class Queue:
             and releases the interpreter lock.
         :returns: None when there was nothing in time.
         """
-        check_ttl(timeout, "timeout")
+        checks.check_ttl(timeout, "timeout")
         core = self._core.get(timeout)
         if core is not None:
             return Message(core, self)
@@ -207,6 +234,7 @@ class Queue:
 
     def get_many(self, n: int, timeout: float | None = 0) -> list[Message]:
         """Reserve up to ``n`` messages; waits for the first only."""
+        checks.whole(n, "n")
         messages: list[Message] = []
         while len(messages) < n:
             message = self.get(timeout if not messages else 0)
@@ -223,9 +251,23 @@ class Queue:
         """Messages dropped: expired, or oldest of a bounded queue."""
         return self._core.counts()[5]
 
+    def _damaged(self, number: int) -> StoreCorrupt:
+        return StoreCorrupt(
+            f"the body of message {number:016x} of queue {self.name!r} is damaged: it fails its "
+            "checksum, and is not delivered"
+        )
+
     def _peek(self, state: str, limit: int) -> list[Peeked]:
+        checks.whole(limit, "limit", 0)
         return [
-            Peeked(f"{number:016x}", body, json.loads(raw) if raw else {}, priority, count, due_in)
+            Peeked(
+                f"{number:016x}",
+                self._damaged(number) if body is None else body,
+                json.loads(raw) if raw else {},
+                priority,
+                count,
+                due_in,
+            )
             for number, body, raw, priority, count, due_in in self._core.peek(state, limit)
         ]
 
@@ -238,7 +280,7 @@ class Queue:
         return self._peek("ready", limit)
 
     def dead(self, limit: int = 100) -> list[Peeked]:
-        """Look at dead messages: given back too often, or found damaged."""
+        """Look at dead messages: given back too often, or found damaged: their body is an error."""
         return self._peek("dead", limit)
 
     def purge(self) -> int:
@@ -262,6 +304,11 @@ class Queue:
         return self._waiter.fileno()
 
 
+def _check_queue(queue: object) -> None:
+    if not isinstance(queue, Queue):
+        raise TypeError(f"queue is a celeriac.Queue, not {type(queue).__name__}")
+
+
 class Waiter:
     """One descriptor for an event loop that consumes from several queues.
 
@@ -280,10 +327,12 @@ class Waiter:
 
     def watch(self, queue: Queue) -> None:
         """Wake for this queue too."""
+        _check_queue(queue)
         self._core.watch(queue._core)
 
     def unwatch(self, queue: Queue) -> None:
         """Don't wake for this queue any more."""
+        _check_queue(queue)
         self._core.unwatch(queue._core)
 
     def arm(self) -> bool:

@@ -4,15 +4,25 @@ A serializer is anything with ``dumps(value) -> bytes`` and ``loads(bytes) -> va
 ``msgpack`` here, or a dotted path to a module, a class (made without arguments) or an object. The
 two others, ``native`` and ``pickle``, are the core's own. A compressor is a pair of functions.
 
+``json`` writes what JSON has no form for as Django's ``DjangoJSONEncoder`` does, so that a project
+may come from django-redis's JSON serializer: dates, times and datetimes in ISO 8601 (milliseconds,
+``Z`` for UTC), a ``timedelta`` as an ISO 8601 duration, ``Decimal``, ``UUID`` and lazy texts as
+texts. They come back as texts; tuples come back as lists, and keys of a dict as texts. Anything
+else is a SerializationError.
+
 What a name stands for is looked up when a cache is made: a missing package is an error there, not
 at the first value.
 """
 
 from __future__ import annotations
 
+import datetime
+import decimal
 import importlib
 import json
 import pickle
+import sys
+import uuid
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -48,9 +58,40 @@ def _package(what: str, module: str, package: str) -> Any:
         ) from None
 
 
+def _duration(value: datetime.timedelta) -> str:
+    sign, value = ("-", -value) if value < datetime.timedelta(0) else ("", value)
+    minutes, seconds = divmod(value.seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    rest = f".{value.microseconds:06d}" if value.microseconds else ""
+    return f"{sign}P{value.days}DT{hours:02d}H{minutes:02d}M{seconds:02d}{rest}S"
+
+
+def _json_form(value: Any) -> str:
+    """What JSON has no form for, as Django's encoder writes it."""
+    if isinstance(value, datetime.datetime):
+        text = value.isoformat()
+        if value.microsecond:
+            text = text[:23] + text[26:]
+        return text.removesuffix("+00:00") + "Z" if text.endswith("+00:00") else text
+    if isinstance(value, datetime.date):
+        return value.isoformat()
+    if isinstance(value, datetime.time):
+        if value.utcoffset() is not None:
+            raise ValueError("JSON has no form for a time with a time zone")
+        return value.isoformat()[:12]
+    if isinstance(value, datetime.timedelta):
+        return _duration(value)
+    lazy = getattr(sys.modules.get("django.utils.functional"), "Promise", ())
+    if isinstance(value, (decimal.Decimal, uuid.UUID, lazy)):
+        return str(value)
+    raise TypeError(f"JSON has no form for a {type(value).__name__}")
+
+
 def _json() -> Serializer:
     def dumps(value: Any) -> bytes:
-        return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+        return json.dumps(
+            value, separators=(",", ":"), ensure_ascii=False, default=_json_form
+        ).encode()
 
     return Serializer("json", dumps, json.loads)
 

@@ -64,13 +64,14 @@ class Flights:
         data = key.encode() if isinstance(key, str) else bytes(key)
         return self._path, space.encode() + b"\0" + data
 
-    def check(self, place: Place) -> None:
-        """Raises DeadlockError where this very context is computing the key."""
+    def check(self, place: Place, shown: object) -> None:
+        """Raises DeadlockError where this very context is computing the key, which its user calls
+        `shown`."""
         for flight in _own.get():
             if flight.place == place and not flight.landed:
                 raise DeadlockError(
-                    f"the function that computes {place[1].split(bytes(1), 1)[1]!r} asks the "
-                    "cache for the same key: it would wait for itself"
+                    f"the function that computes {shown!r} asks the cache for the same key: it "
+                    "would wait for itself"
                 )
 
     def seen(self, place: Place) -> int:

@@ -9,12 +9,13 @@ import weakref
 from types import TracebackType
 from typing import Any
 
-from celeriac import _core, tags
-from celeriac.cache import DEFAULT_TTL, Cache, Table, check_ttl
+from celeriac import _core, checks, tags
+from celeriac.cache import DEFAULT_TTL, Cache
 from celeriac.cache_entries import CacheEntries, Shared
 from celeriac.entries import DEFAULT_THRESHOLD, Format
 from celeriac.errors import ConfigurationError
 from celeriac.queue import Queue, Waiter
+from celeriac.table import Table
 from celeriac.url import DEFAULT_MEMORY, StoreURL, parse_url
 
 _open: weakref.WeakSet[Store] = weakref.WeakSet()
@@ -25,6 +26,16 @@ def _check_name(name: object, what: str) -> None:
     if not isinstance(name, str):
         raise TypeError(f"the name of {what} is a str, not {type(name).__name__}")
     name.encode()  # UnicodeEncodeError says what is wrong with it
+
+
+def _check_count(value: object, what: str) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{what} is an int or None, not {type(value).__name__}")
+    if not 1 <= value <= checks.LARGEST:
+        bound = "at least 1" if value < 1 else f"at most {checks.LARGEST}"
+        raise ConfigurationError(f"{what}={value!r}: {bound}, or None for no limit")
 
 
 class Store:
@@ -107,13 +118,12 @@ class Store:
         """
         _check_name(namespace, "a namespace")
         if version is not None:
+            if not isinstance(version, (int, str)):
+                raise TypeError(f"version is an int, a str or None, not {type(version).__name__}")
             namespace = f"{namespace}@{version}"
         written = Format(serializer, compressor, compress_above)
-        check_ttl(ttl)
-        if max_entries is not None and not isinstance(max_entries, int):
-            raise TypeError(f"max_entries is an int or None, not {type(max_entries).__name__}")
-        if max_entries is not None and max_entries < 1:
-            raise ConfigurationError(f"max_entries={max_entries!r}: at least 1, or None")
+        checks.check_ttl(ttl)
+        _check_count(max_entries, "max_entries")
         core = self._core.cache(namespace, table=False, pickle_all=written.pickle_all)
         entries = CacheEntries(core, namespace, self._shared, written)
         return Cache(core, entries, namespace, ttl, max_entries)
@@ -121,7 +131,7 @@ class Store:
     def table(self, name: str, *, ttl: float | None = None) -> Table:
         """A table: like a cache, but its entries are never evicted. For small shared state."""
         _check_name(name, "a table")
-        check_ttl(ttl)
+        checks.check_ttl(ttl)
         core = self._core.cache(name, table=True, pickle_all=False)
         return Table(core, CacheEntries(core, name, self._shared), name, ttl)
 
@@ -145,11 +155,14 @@ class Store:
             use of the handle; True makes it (again).
         """
         _check_name(name, "a queue")
-        for option, value in (("max_length", max_length), ("max_deliveries", max_deliveries)):
-            if value is not None and not isinstance(value, int):
-                raise TypeError(f"{option} is an int or None, not {type(value).__name__}")
-            if value is not None and value < 1:
-                raise ConfigurationError(f"{option}={value!r}: at least 1, or None for no limit")
+        _check_count(max_length, "max_length")
+        _check_count(max_deliveries, "max_deliveries")
+        for option, value in (
+            ("drop_oldest", drop_oldest),
+            ("owner_bound", owner_bound),
+            ("create", create),
+        ):
+            checks.yes_or_no(value, option)
         given = bool(max_length or max_deliveries or drop_oldest or owner_bound)
         core = self._core.queue(
             name,
@@ -213,7 +226,7 @@ class Store:
 
     def destroy(self, force: bool = False) -> None:
         """Remove the store. Raises NotOwner while other processes use it, unless ``force``."""
-        self._core.destroy(force)
+        self._core.destroy(checks.yes_or_no(force, "force"))
 
 
 def connect(url: str, **options: Any) -> Store:
@@ -234,6 +247,8 @@ def connect(url: str, **options: Any) -> Store:
 def set_default(store: Store | None) -> None:
     """The store that functions use when none is named."""
     global _default
+    if store is not None and not isinstance(store, Store):
+        raise TypeError(f"store is a celeriac.Store or None, not {type(store).__name__}")
     _default = store
 
 

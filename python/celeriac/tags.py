@@ -32,12 +32,13 @@ def names(tags: object) -> tuple[str, ...]:
         tags = (tags,)
     if not isinstance(tags, Iterable):
         raise TypeError(f"tags are a list of str, not {type(tags).__name__}")
-    found = tuple(dict.fromkeys(tags))
-    for tag in found:
+    given = list(tags)
+    for tag in given:
         if not isinstance(tag, str):
             raise TypeError(f"a tag is a str, not {type(tag).__name__}")
         if not tag or len(tag.encode()) > LONGEST_TAG:
             raise ValueError(f"a tag has 1 to {LONGEST_TAG} bytes, not {len(tag.encode())}")
+    found = tuple(dict.fromkeys(given))
     if len(found) > MOST_TAGS:
         raise ValueError(f"{len(found)} tags: an entry has at most {MOST_TAGS}")
     return found

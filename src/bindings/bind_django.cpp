@@ -9,8 +9,8 @@
 //   - the object isn't ready: its state (below) couldn't be had;
 //   - the key isn't a str, or the key made of it would have Django warn: longer than 250
 //     characters, or with a character up to the space, or DEL;
-//   - a version isn't the object's own (another has another cache), a timeout isn't a number above
-//     zero, None or the default;
+//   - a version isn't the object's own (another has another cache), a timeout isn't a finite number
+//     above zero, None or the default;
 //   - an argument has a name that is not known here;
 //   - an entry is there that Python packed (Codec::kNamed), or may be, where that matters;
 //   - the store or the codec says no: what happens then (a miss, an error, the old value goes) is
@@ -102,7 +102,7 @@ bool expires_at(const DjangoCalls& o, PyObject* timeout, std::uint64_t* at) {
     if (!PyLong_CheckExact(timeout) && !PyFloat_CheckExact(timeout)) return false;
     seconds = PyFloat_AsDouble(timeout);
     if (seconds == -1 && PyErr_Occurred() != nullptr) PyErr_Clear();
-    if (!(seconds > 0)) return false;
+    if (!(seconds > 0) || std::isinf(seconds)) return false;
   }
   *at = std::isinf(seconds) ? kNever : deadline_after(seconds);
   return true;
@@ -166,6 +166,15 @@ PyObject* open_packed(PyObject* self, std::string_view key, const ValueBuffer& v
                              otherwise != nullptr ? otherwise : Py_None);
 }
 
+// Whether an entry with more than a value in it stands there: Python knows whether it is stale.
+// What comes between this look and the call that follows is a call of another's that came first.
+Result<bool> is_packed(CacheEngine& engine, std::string_view key) {
+  ValueBuffer value;
+  Result<bool> found = engine.get(key, value, false);
+  if (!found) return found;
+  return found.value() && value.codec == Codec::kNamed;
+}
+
 using Arguments4 = std::array<PyObject*, 4>;
 using Arguments3 = std::array<PyObject*, 3>;
 using Arguments2 = std::array<PyObject*, 2>;
@@ -213,6 +222,8 @@ PyObject* touch(PyObject* self, PyObject* const* args, Py_ssize_t n, PyObject* n
                    std::uint64_t expires = 0;
                    if (!key.make(o.head, a[0], a[2]) || !expires_at(o, a[1], &expires))
                      return nullptr;
+                   const Result<bool> packed = is_packed(*cache.engine, key.view());
+                   if (!packed || packed.value()) return packed ? nullptr : failed(self);
                    return answer(self, cache.engine->touch(key.view(), expires));
                  });
 }
@@ -223,6 +234,8 @@ PyObject* erase(PyObject* self, PyObject* const* args, Py_ssize_t n, PyObject* n
                  [&](const DjangoCalls& o, CacheHandle& cache, const Arguments2& a) -> PyObject* {
                    FullKey key;
                    if (!key.make(o.head, a[0], a[1])) return nullptr;
+                   const Result<bool> packed = is_packed(*cache.engine, key.view());
+                   if (!packed || packed.value()) return packed ? nullptr : failed(self);
                    return answer(self, cache.engine->erase(key.view()));
                  });
 }

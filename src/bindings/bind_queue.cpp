@@ -38,7 +38,7 @@ py::tuple counts(QueueHandle& q) {
   return py::make_tuple(n.ready, n.delayed, n.reserved, n.dead, n.done, n.dropped);
 }
 
-// [(id, body, headers, priority, deliveries, seconds until due)]
+// [(id, body or None where it is damaged, headers, priority, deliveries, seconds until due)]
 py::list peek(QueueHandle& q, const std::string& state, std::size_t limit) {
   const Peek which = state == "ready"     ? Peek::kReady
                      : state == "delayed" ? Peek::kDelayed
@@ -47,8 +47,8 @@ py::list peek(QueueHandle& q, const std::string& state, std::size_t limit) {
   const std::uint64_t now = now_ns();
   for (const PeekedMessage& p : take(q.engine->peek(which, limit))) {
     const double left = p.due > now ? static_cast<double>(p.due - now) / 1e9 : 0.0;
-    all.append(py::make_tuple(p.id, py::bytes(p.body), py::bytes(p.headers), p.priority,
-                              p.deliveries, left));
+    const py::object body = p.damaged ? py::object(py::none()) : py::object(py::bytes(p.body));
+    all.append(py::make_tuple(p.id, body, py::bytes(p.headers), p.priority, p.deliveries, left));
   }
   return all;
 }

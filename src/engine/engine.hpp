@@ -101,6 +101,7 @@ struct PeekedMessage {
   std::uint64_t due = 0;
   std::uint32_t deliveries = 0;
   std::uint8_t priority = 0;
+  bool damaged = false;  // then without headers and body
   std::string headers;
   std::string body;
 };

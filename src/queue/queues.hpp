@@ -66,6 +66,7 @@ struct Peeked {
   std::string headers;
   std::string body;
   std::uint64_t due = 0;
+  bool damaged = false;  // no body: what is there is not what was put
 };
 
 class Queues {

@@ -57,7 +57,11 @@ std::vector<Peeked> Queues::peek(const QueueRef& queue, unsigned state, std::siz
   for (std::size_t i = 0; i < n; ++i) {
     layout::Slot* s = slots_.at(found[i].index);
     Peeked p;
-    if (s == nullptr || !read_body(*s, &p.delivery)) continue;
+    if (s == nullptr) continue;
+    p.damaged = !read_body(*s, &p.delivery);
+    if (p.damaged) {
+      p.delivery.headers = p.delivery.body = {};  // they may lead anywhere
+    }
     p.headers = p.delivery.headers;
     p.body = p.delivery.body;
     // A body is given back only after its slot's word changed: the same word, a whole copy.

@@ -7,6 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+import celeriac
+
 SEEDS = int(os.environ.get("CELERIAC_DAMAGE_SEEDS", "200"))
 FIRST = int(os.environ.get("CELERIAC_DAMAGE_FIRST_SEED", "0"))
 
@@ -22,3 +26,32 @@ def test_random_damage(root: Path) -> None:
     )
     assert done.stdout == "", done.stdout + done.stderr[-5000:]
     assert done.returncode == 0, done.stderr[-5000:]
+
+
+def spoil(arena: Path, text: bytes) -> None:
+    """Changes one letter of a text that stands in the file once, as a stray write would."""
+    data = arena.read_bytes()
+    assert data.count(text) == 1
+    with arena.open("r+b") as file:
+        file.seek(data.index(text))
+        file.write(text[:1].swapcase())
+
+
+@pytest.mark.parametrize("part", [b"the body", b"the header"])
+def test_a_damaged_message_is_listed_as_dead(ours: Path, part: bytes) -> None:
+    with celeriac.connect("shm://app?memory=8M") as store:
+        queue = store.queue("q")
+        number = queue.put(b"the body", priority=3, headers={"h": "the header"})
+        later = queue.put(b"later on", delay=1000)
+        spoil(ours / "app" / "arena", part)
+        spoil(ours / "app" / "arena", b"later on")
+        for look, state in ((queue.ready, number), (queue.delayed, later)):
+            (seen,) = look()
+            assert seen.id == state
+            assert isinstance(seen.body, celeriac.StoreCorrupt)
+        assert queue.get(timeout=0) is None
+        assert queue.counts() == (0, 1, 0, 1, 0)
+        (dead,) = queue.dead()
+        assert (dead.id, dead.priority, dead.headers) == (number, 3, {})
+        assert isinstance(dead.body, celeriac.StoreCorrupt)
+        assert f"message {number} of queue 'q' is damaged" in str(dead.body)

@@ -73,6 +73,25 @@ def test_ttl_of_a_key_just_set(cache: Cache) -> None:
     assert 9.5 < left <= 10
 
 
+@pytest.mark.parametrize("days", [0.5, 1, 7, 30, 365, 2 * 365, 10 * 365, 100 * 365])
+def test_long_ttls_are_exact(cache: Cache, days: float) -> None:
+    """To a second up to two years, and to one part in fifty million beyond."""
+    seconds = days * 86_400
+    off = max(1.0, seconds / 50e6)
+    calls: list[Callable[[], object]] = [
+        lambda: cache.set("k", 1, seconds),
+        lambda: cache.touch("k", seconds),
+        lambda: cache.expire_at("k", time.time() + seconds),
+    ]
+    for call in calls:
+        cache.set("k", 0, 5)
+        begin = time.monotonic()
+        call()
+        left = cache.ttl("k")
+        assert left is not None
+        assert seconds - off - (time.monotonic() - begin) <= left <= seconds + off
+
+
 def test_expired_is_gone_for_every_call(cache: Cache) -> None:
     calls: list[tuple[Callable[[], object], object]] = [
         (lambda: cache.get("k", "gone"), "gone"),

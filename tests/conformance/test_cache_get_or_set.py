@@ -118,8 +118,12 @@ def test_the_function_asks_for_its_own_key(cache: Cache) -> None:
         return cache.get_or_set("k", compute)
 
     began = time.monotonic()
-    with pytest.raises(celeriac.DeadlockError, match="asks the cache for the same key"):
+    with pytest.raises(
+        celeriac.DeadlockError, match="computes 'k' asks the cache for the same key"
+    ):
         cache.get_or_set("k", compute)
+    with pytest.raises(celeriac.DeadlockError, match=r"computes b'\\x00\\xff' asks"):
+        cache.get_or_set(b"\0\xff", lambda: cache.get_or_set(b"\0\xff", list))
     assert time.monotonic() - began < 4  # it did not wait for itself
     assert cache.get_or_set("k", Function()) == "value"
 

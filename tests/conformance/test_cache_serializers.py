@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import datetime
+import decimal
 import importlib.util
 import sys
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +54,44 @@ def test_plain_data(store: Store, serializer: str) -> None:
         got = cache.get("k", "missing")
         assert got == value
         assert type(got) is type(value)
+
+
+UTC = datetime.timezone.utc
+CET = datetime.timezone(datetime.timedelta(hours=1))
+
+
+@pytest.mark.parametrize(
+    ("value", "read"),
+    [
+        (datetime.datetime(2026, 1, 2, 3, 4, 5), "2026-01-02T03:04:05"),
+        (datetime.datetime(2026, 1, 2, 3, 4, 5, 678901, UTC), "2026-01-02T03:04:05.678Z"),
+        (datetime.datetime(2026, 1, 2, 3, 4, tzinfo=CET), "2026-01-02T03:04:00+01:00"),
+        (datetime.date(2026, 1, 2), "2026-01-02"),
+        (datetime.time(3, 4), "03:04:00"),
+        (datetime.time(3, 4, 5, 678901), "03:04:05.678"),
+        (datetime.timedelta(days=1, seconds=3723, microseconds=5), "P1DT01H02M03.000005S"),
+        (datetime.timedelta(seconds=-1), "-P0DT00H00M01S"),
+        (decimal.Decimal("1.50"), "1.50"),
+        (uuid.UUID(int=7), "00000000-0000-0000-0000-000000000007"),
+        ((1, (2, "a")), [1, [2, "a"]]),
+        ({1: (2,), None: 3}, {"1": [2], "null": 3}),
+    ],
+)
+def test_json_writes_more_than_json_has(store: Store, value: Any, read: Any) -> None:
+    cache = store.cache(serializer="json")
+    cache.set("k", value)
+    assert cache.get("k") == read
+    cache.set("k", [{"in": value}], tags=["t"])
+    assert cache.get("k") == [{"in": read}]
+
+
+@pytest.mark.parametrize("value", [object(), {1}, b"bytes", datetime.time(1, tzinfo=UTC), 1j])
+def test_json_does_not_take_the_rest(store: Store, value: Any) -> None:
+    cache = store.cache(serializer="json")
+    cache.set("k", "before")
+    with pytest.raises(celeriac.SerializationError, match="serializer 'json' can't take a"):
+        cache.set("k", value)
+    assert cache.get("k") == "before"
 
 
 @pytest.mark.parametrize("serializer", SERIALIZERS)

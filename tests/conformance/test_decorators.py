@@ -90,11 +90,12 @@ def test_callable_key(cache: Cache) -> None:
         wrong(1)
 
 
-def test_derived_key(cache: Cache) -> None:
-    @cached
-    def double(x: Any, *args: Any, y: Any = 0, **more: Any) -> Any:
-        return "value"
+@cached
+def double(x: Any, *args: Any, y: Any = 0, **more: Any) -> Any:
+    return "value"
 
+
+def test_derived_key(cache: Cache) -> None:
     def key(*args: Any, **kwargs: Any) -> str:
         made = double.cache_key(*args, **kwargs)
         assert isinstance(made, str)
@@ -142,7 +143,7 @@ def test_wrong_keys_are_errors_at_once(key: Any, error: type[Exception], message
         with pytest.raises(error, match=message):
             evict(key)(product)
         with pytest.raises(error, match=message.replace("key", "tag")):
-            cached(tags=[key])(product)
+            cached(key="k", tags=[key])(product)
 
 
 def test_what_can_not_be_cached() -> None:
@@ -153,7 +154,7 @@ def test_what_can_not_be_cached() -> None:
         with pytest.raises(TypeError):
             cached(ttl=60)(wrong)
     with pytest.raises((TypeError, ValueError)):
-        cached(ttl="soon")(lambda: 1)
+        cached(ttl="soon", key="k")(lambda: 1)
     with pytest.raises(TypeError, match="missing a required argument"):
         cached(key="{a}")(lambda a: a)()
 
@@ -195,34 +196,36 @@ def test_none_and_errors(cache: Cache) -> None:
     assert calls == [1, "raise", "raise"]
 
 
+class Shop:
+    def __init__(self, pk: int) -> None:
+        self.pk = pk
+        self.calls = 0
+
+    @cached(key="shop:{self.pk}:{item}")
+    def price(self, item: str) -> int:
+        self.calls += 1
+        return self.pk * 10
+
+    @cached
+    def derived(self) -> int:
+        return self.pk
+
+    @staticmethod
+    @cached(key="static:{x}")
+    def static(x: int) -> int:
+        return x
+
+    @classmethod
+    @cached
+    def of_class(cls, x: int) -> str:
+        return cls.__name__
+
+
+class Other(Shop):
+    pass
+
+
 def test_methods(cache: Cache) -> None:
-    class Shop:
-        def __init__(self, pk: int) -> None:
-            self.pk = pk
-            self.calls = 0
-
-        @cached(key="shop:{self.pk}:{item}")
-        def price(self, item: str) -> int:
-            self.calls += 1
-            return self.pk * 10
-
-        @cached
-        def derived(self) -> int:
-            return self.pk
-
-        @staticmethod
-        @cached(key="static:{x}")
-        def static(x: int) -> int:
-            return x
-
-        @classmethod
-        @cached
-        def of_class(cls, x: int) -> str:
-            return cls.__name__
-
-    class Other(Shop):
-        pass
-
     one, two = Shop(1), Shop(2)
     assert [one.price("a"), one.price("a"), two.price("a")] == [10, 10, 20]
     assert one.calls == 1

@@ -80,7 +80,11 @@ def test_only_one_ack_or_nack_counts(queue: Queue) -> None:
     message = take(queue)
     message.ack()
     for late in (message.ack, message.nack, lambda: message.nack(delay=5)):
-        with pytest.raises(celeriac.NotOwner, match="isn't reserved by this process"):
+        with pytest.raises(
+            celeriac.NotOwner,
+            match=f"message {message.id} of queue 'q' isn't reserved by this process any more: "
+            "it acknowledged it already",
+        ):
             late()
     assert queue.counts() == Counts(ready=0, delayed=0, reserved=0, dead=0, done=1)
 
@@ -89,11 +93,12 @@ def test_what_was_given_back_is_not_ours(queue: Queue) -> None:
     queue.put(b"a")
     first = take(queue)
     first.nack()
-    with pytest.raises(celeriac.NotOwner):
+    given_back = r"by this process any more: it gave it back already, with nack\(\)"
+    with pytest.raises(celeriac.NotOwner, match=given_back):
         first.ack()
     second = take(queue)
     for late in (first.ack, first.nack):
-        with pytest.raises(celeriac.NotOwner):
+        with pytest.raises(celeriac.NotOwner, match=given_back):
             late()
     assert queue.counts().reserved == 1
     second.ack()

@@ -362,6 +362,28 @@ TEST_F(QueueTest, DamagedBodyIsSetAsideAndOthersAreDelivered) {
   EXPECT_EQ(core->arena().header().corrupt.load(), 1U);
 }
 
+TEST_F(QueueTest, DamagedBodiesAreLookedAtWithoutABody) {
+  const std::uint64_t id = q.put("will be damaged");
+  const std::uint64_t lost = q.put("will be lost");
+  Slots slots(core->base());
+  heap().payload(slots.at(hint_index(id))->body.load(), 24)[18] ^= 4;
+  slots.at(hint_index(lost))->body.store(0xFFFFFFFFFFF0ULL);
+  const auto look = [&](unsigned state) {
+    std::vector<std::uint64_t> ids;
+    for (const Peeked& p : core->queues().peek(q.ref(), state, 10)) {
+      EXPECT_TRUE(p.damaged);
+      EXPECT_EQ(p.body + p.headers, "");
+      ids.push_back(p.delivery.id);
+    }
+    return ids;
+  };
+  const std::vector<std::uint64_t> both{id, lost};
+  EXPECT_EQ(look(kSlotReady), both);
+  EXPECT_EQ(q.take(), "none");
+  EXPECT_EQ(look(kSlotDead), both);
+  expect_counts(q, {.dead = 2});
+}
+
 TEST_F(QueueTest, NonsenseInSlotsHarmsNothing) {
   const std::uint64_t id = q.put("m");
   Slots slots(core->base());

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import pickle
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -111,19 +114,62 @@ def test_another_handle_of_the_store_may_close(backend: Make, location: str) -> 
     assert cache.get("key") == "value"
 
 
-def test_a_closed_store_is_opened_again(backend: Make) -> None:
-    cache = backend()
-    cache.set("key", "value")
+def _close(location: str, cache: CeleriacCache) -> None:
     cache.store.close()
-    with pytest.raises(celeriac.CeleriacError):
-        cache.get("key")
-    assert cache.get("key") == "value"
-    cache.store.close()
-    tolerant = backend(OPTIONS={"IGNORE_EXCEPTIONS": True})
-    assert tolerant.get("key") == "value"
-    tolerant.store.close()
-    assert tolerant.get("key", "default") == "default"
-    assert tolerant.get("key") == "value"
+
+
+def _destroy(location: str, cache: CeleriacCache) -> None:
+    cache.store.destroy(force=True)
+
+
+def _destroy_by_another_handle(location: str, cache: CeleriacCache) -> None:
+    celeriac.connect(location).destroy(force=True)
+
+
+def _destroy_in_another_process(location: str, cache: CeleriacCache) -> None:
+    code = "import sys, celeriac; celeriac.connect(sys.argv[1]).destroy(force=True)"
+    subprocess.run([sys.executable, "-c", code, location], check=True, timeout=60)
+
+
+@pytest.mark.parametrize("ignore", [False, True])
+@pytest.mark.parametrize(
+    "end", [_close, _destroy, _destroy_by_another_handle, _destroy_in_another_process]
+)
+def test_a_store_that_was_closed_or_destroyed_is_opened_again(
+    backend: Make, location: str, end: Callable[[str, CeleriacCache], None], ignore: bool
+) -> None:
+    cache, alias, prefixed = (
+        backend(OPTIONS={"IGNORE_EXCEPTIONS": ignore}, KEY_PREFIX=prefix)
+        for prefix in ("", "", "p")
+    )
+    calls: list[tuple[Callable[[CeleriacCache], object], tuple[object, ...]]] = [
+        (lambda c: c.get("key", "default"), ("value", "default")),
+        (lambda c: c.set("key", 1), (True,)),
+        (lambda c: c.set("key", 1, nx=True), (True, False)),
+        (lambda c: c.touch("key"), (True, False)),
+        (lambda c: c.delete("key"), (True, False)),
+        (lambda c: c.get_many(["key"]), ({"key": "value"}, {})),
+        (lambda c: c.set_many({"key": 1}), ([],)),
+        (lambda c: c.keys(), (["key"], [])),
+        (lambda c: c.delete_pattern("*"), (1, 0)),
+        (lambda c: c.get_or_set("other", lambda: "computed"), ("computed",)),
+        (lambda c: asyncio.run(c.aget_or_set("other", lambda: "computed")), ("computed",)),
+        (lambda c: c.invalidate("tag"), (None,)),
+        (lambda c: c.clear_prefix(), (None,)),
+        (lambda c: c.clear(), (None,)),
+        (lambda c: c.lock("lock").acquire(blocking=False), (True, False)),
+        (lambda c: c.ttl("key"), (300, 0)),
+    ]
+    for call, results in calls:
+        for each in (cache, alias, prefixed):
+            each.delete("other")
+            each.set("key", "value")
+        end(location, cache)
+        for each in (alias, cache, prefixed):
+            assert call(each) in results
+            each.set("key", "value")
+            assert each.get("key") == "value"
+    assert cache.ignored_exceptions == 0
 
 
 # ---- values

@@ -107,3 +107,23 @@ def test_a_moment_that_has_passed_expires_the_key(cache: CeleriacCache) -> None:
         cache.set("key", "value")
         assert call() is True
         assert "key" not in cache
+
+
+def test_a_stale_value_is_missing_for_every_other_call(cache: CeleriacCache) -> None:
+    def keep(timeout: float) -> None:
+        assert cache.get_or_set("key", "old", timeout, stale=1000) == "old"
+
+    cache.get("connected")
+    for timeout in (20, 2000):
+        keep(60)
+        assert cache.touch("key", timeout) is True
+        assert cache.ttl("key") == timeout
+        assert cache.get("key") == "old"
+    assert cache.delete("key") is True
+    for call in (cache.touch, cache.persist, cache.delete, cache.has_key):
+        keep(0.02)
+        time.sleep(0.025)
+        assert call("key") is False
+        assert cache.ttl("key") == 0
+        assert cache.get("key") is None
+        cache.delete("key")

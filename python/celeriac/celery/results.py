@@ -36,8 +36,8 @@ from celeriac.celery.transport import hide_password
 from celeriac.errors import CeleriacError, ConfigurationError, ServerUnavailable, StoreNotFound
 
 if TYPE_CHECKING:
-    from celeriac.cache import Table
     from celeriac.celery.broker import Broker
+    from celeriac.table import Table
 
 __all__ = ["ResultBackend"]
 

@@ -22,7 +22,7 @@ from kombu.exceptions import ChannelError
 from kombu.transport.virtual.base import NotEquivalentError
 
 if TYPE_CHECKING:
-    from celeriac.cache import Table
+    from celeriac.table import Table
 
 __all__ = ["EXCHANGE_TYPES", "Exchange", "NotEquivalent", "Routes", "not_found", "topic_matches"]
 

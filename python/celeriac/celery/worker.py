@@ -110,6 +110,8 @@ def _waiting_tasks(consumer: Any) -> list[dict[str, Any]]:
     for name in consumer.app.amqp.queues.consume_from:
         queue = broker.existing(name)
         for peeked in queue.delayed(SCHEDULED_LIMIT) if queue is not None else ():
+            if not isinstance(peeked.body, bytes):
+                continue  # damaged
             header, body = decode_frame(peeked.body)
             if header[2].get("task"):
                 waiting.append(_describe(header, body, consumer.app, consumer.hostname))

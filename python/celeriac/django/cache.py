@@ -70,7 +70,9 @@ class CeleriacCache(_Calls):
     - `MAX_ENTRIES`, `CULL_FREQUENCY`: as Django describes them. Without MAX_ENTRIES only `memory`
       bounds the cache, and the store evicts what is used least.
     - `IGNORE_EXCEPTIONS`: errors of the store become misses; they are counted in
-      `ignored_exceptions`, and the first of each kind is logged to `celeriac.django`.
+      `ignored_exceptions`, and the first of each kind is logged to `celeriac.django`. A full store,
+      one that can't be used, and an entry that can't be read are such errors. A value that can't be
+      serialized is none: it is the caller's mistake, and raised, as with django-redis.
 
     Thread-safe and fork-safe. A process that dies in a call leaves the cache whole.
 
@@ -174,7 +176,7 @@ class CeleriacCache(_Calls):
         """As `get_or_set`; `default` may also be an async function or anything to await.
 
         Waiting for another's result never blocks the event loop."""
-        given = default
+        given, looked = default, False
         results: list[Any] = []
         raised: list[BaseException] = []
 
@@ -190,14 +192,15 @@ class CeleriacCache(_Calls):
             given = compute
         try:
             full, entries, found = self._look(key, version)
+            looked = True
             if found is not MISSING and type(found) is not Named:
                 return found
-            call = self._fill(full, entries, timeout, {**options, "found": found})
+            call = self._fill(key, full, entries, timeout, {**options, "found": found})
             return await aio_fill.get_or_set(call, given, _in_thread, again=True)
         except CeleriacError as error:
             if error in raised:
                 raise
-            self._not_stored(key, version, error)
+            self._not_stored(key, version, error, writing=looked)
             if given is not compute:
                 return default
             return results[-1] if results else await compute()
@@ -257,10 +260,15 @@ class CeleriacCache(_Calls):
             yield key
 
     async def adelete_pattern(
-        self, pattern: str, version: Any = None, *, itersize: int | None = None
+        self,
+        pattern: str,
+        version: Any = None,
+        prefix: str | None = None,
+        *,
+        itersize: int | None = None,
     ) -> int:
         """See `delete_pattern`."""
-        return self.delete_pattern(pattern, version, itersize=itersize)
+        return self.delete_pattern(pattern, version, prefix, itersize=itersize)
 
     async def ainvalidate(self, *tags: str, version: Any = None) -> None:
         """See `invalidate`."""

@@ -44,10 +44,6 @@ class Location:
             self._store = store
         return store
 
-    def is_closed(self) -> bool:
-        """Whether somebody closed the store after it was opened here."""
-        return self._store is not None and self._store.closed
-
     def ignore(self, error: CeleriacError, always: bool = False) -> None:
         """Count an error that becomes a miss; the first of its kind is logged, or every one as
         django-redis does it."""

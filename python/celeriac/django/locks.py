@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Any
 
 import celeriac
+from celeriac import checks
 from celeriac.errors import LockTimeout, NotOwner
 
 TABLE = "celeriac.django.locks"
@@ -28,8 +29,8 @@ TABLE = "celeriac.django.locks"
 class Lock:
     """A lock by key. Made by `cache.lock()`.
 
-    :param timeout: seconds after which the lock is free again, held or not; None = it is held until
-        released, or until the process ends.
+    :param timeout: seconds, above zero, after which the lock is free again, held or not; None = it
+        is held until released, or until the process ends.
     :param blocking_timeout: most seconds that `acquire` waits; None = no limit.
     :param thread_local: only the thread that acquired may release; else any that has the object.
     """
@@ -45,6 +46,9 @@ class Lock:
         blocking_timeout: float | None,
         thread_local: bool,
     ) -> None:
+        if timeout is not None:
+            checks.limited(timeout, "timeout", 0, above=True)
+        self._check_wait(blocking_timeout)
         self._store = store
         self._table = store.table(TABLE)
         self._cache = cache
@@ -55,12 +59,18 @@ class Lock:
         self._own: Any = threading.local() if thread_local else _Held()
         self._own.mark = None
 
+    @staticmethod
+    def _check_wait(blocking_timeout: float | None) -> None:
+        if blocking_timeout is not None:
+            checks.limited(blocking_timeout, "blocking_timeout", 0)
+
     def acquire(self, blocking: bool | None = None, blocking_timeout: float | None = None) -> bool:
         """Take the lock; False when it isn't to be had (in time)."""
         if blocking is None:
             blocking = self.blocking
         if blocking_timeout is None:
             blocking_timeout = self.blocking_timeout
+        self._check_wait(blocking_timeout)
         deadline = None if blocking_timeout is None else time.monotonic() + blocking_timeout
         mark = f"{self._store._core.identity()} {secrets.token_hex(8)}"
         while True:
@@ -114,6 +124,7 @@ class Lock:
 
     def extend(self, additional_time: float, replace_ttl: bool = False) -> bool:
         """More seconds for a lock with a timeout; with `replace_ttl` so many from now."""
+        checks.limited(additional_time, "additional_time")
         if not self.owned():
             raise NotOwner(f"the lock {self.name!r} is not held here (any more)")
         left = 0.0 if replace_ttl else self._held_for() or 0.0

@@ -9,6 +9,7 @@ from django.core.cache.backends.base import DEFAULT_TIMEOUT, default_key_func
 from django.utils.module_loading import import_string
 
 import celeriac
+from celeriac import checks
 from celeriac.cache_entries import MISSING
 from celeriac.entries import Named
 from celeriac.errors import CeleriacError, ConfigurationError, NotEnoughMemory, ValueTooLarge
@@ -44,15 +45,18 @@ class MoreCache(SyncCache):
             return full[len(self.make_key("", version)) :]
         return full.split(":", 2)[-1]  # as django-redis takes it, unless it is told better
 
-    def _full_keys(self, pattern: str, version: Any, itersize: int | None) -> Iterator[str]:
+    def _full_keys(
+        self, pattern: str, version: Any, itersize: int | None, prefix: str | None = None
+    ) -> Iterator[str]:
         if not isinstance(pattern, str):
             compiled(pattern)  # says what is wrong
         if itersize is None:
             itersize = redis_compat.setting("SCAN_ITERSIZE", 1000)
         shown = self.version if version is None else version
-        full = self.key_func(pattern, escape(self.key_prefix), escape(str(shown)))
+        first = self.key_prefix if prefix is None else prefix
+        full = self.key_func(pattern, escape(first), escape(str(shown)))
         try:
-            for key in self._at(version).iter_keys(full, itersize):
+            for key in self._at(version, prefix).iter_keys(full, itersize):
                 if isinstance(key, str):
                     yield key
         except CeleriacError as error:
@@ -71,14 +75,19 @@ class MoreCache(SyncCache):
         return list(dict.fromkeys(self.iter_keys(search, version=version)))
 
     def delete_pattern(
-        self, pattern: str, version: Any = None, *, itersize: int | None = None
+        self,
+        pattern: str,
+        version: Any = None,
+        prefix: str | None = None,
+        *,
+        itersize: int | None = None,
     ) -> int:
-        """Remove all keys that match a glob; how many."""
+        """Remove all keys that match a glob; how many. With `prefix` in place of KEY_PREFIX."""
+        if prefix is not None:
+            checks.text(prefix, "prefix")
         try:
-            entries = self._at(version)
-            return sum(
-                entries.delete(key) for key in list(self._full_keys(pattern, version, itersize))
-            )
+            entries = self._at(version, prefix)
+            return entries.delete_many(self._full_keys(pattern, version, itersize, prefix))
         except CeleriacError as error:
             self._tolerate(error)
             return 0
@@ -116,13 +125,13 @@ class MoreCache(SyncCache):
         return full, entries, entries.look(full)
 
     def _fill(
-        self, full: str, entries: celeriac.Cache, timeout: Any, options: dict[str, Any]
+        self, key: str, full: str, entries: celeriac.Cache, timeout: Any, options: dict[str, Any]
     ) -> Fill:
         def make_room() -> None:
             self._make_room(entries, full)
 
         ttl = self.get_backend_timeout(timeout)
-        return entries.fill(full, ttl, make_room=make_room, **options)
+        return entries.fill(full, ttl, make_room=make_room, shown=key, **options)
 
     def get_or_set(
         self,
@@ -143,9 +152,10 @@ class MoreCache(SyncCache):
         Of all who miss one key, in all processes, one calls `default`, the others wait for the
         result, at most `wait` seconds. The other options are those of `celeriac.Cache.get_or_set`.
         """
-        once = Once(default)
+        once, looked = Once(default), False
         try:
             full, entries, found = self._look(key, version)
+            looked = True
             if found is not MISSING and type(found) is not Named:
                 return found
             options = {
@@ -157,20 +167,22 @@ class MoreCache(SyncCache):
                 "tags": tags,
                 "found": found,
             }
-            call = self._fill(full, entries, timeout, options)
+            call = self._fill(key, full, entries, timeout, options)
             return get_or_set(call, once if callable(default) else default)
         except CeleriacError as error:
             if once.raised is error:
                 raise
-            self._not_stored(key, version, error)
+            self._not_stored(key, version, error, writing=looked)
             return once.result()
 
-    def _not_stored(self, key: str, version: Any, error: CeleriacError) -> None:
+    def _not_stored(
+        self, key: str, version: Any, error: CeleriacError, *, writing: bool = True
+    ) -> None:
         """The store has failed: raise the error again, or count it; the value is there anyway."""
         if isinstance(error, (NotEnoughMemory, ValueTooLarge)):
             self._not_replaced(self.make_key(key, version), version, error)
         else:
-            self._tolerate(error, writing=True)
+            self._tolerate(error, writing=writing)
 
     # ---- locks
 
@@ -184,7 +196,11 @@ class MoreCache(SyncCache):
         blocking_timeout: float | None = None,
         thread_local: bool = True,
     ) -> Lock:
-        """A lock of the whole host; see `Lock`. `sleep` is accepted, and not needed."""
+        """A lock of the whole host; see `Lock`. `sleep` is accepted, and not needed.
+
+        Raises TypeError, ValueError for a `timeout` that isn't above zero, and a
+        `blocking_timeout` below it: None is no limit, as elsewhere, not -1 as in `threading`.
+        """
         full = self.make_and_validate_key(key, version)
         return Lock(
             self.store,

@@ -1,9 +1,9 @@
 """The calls of the backend, all but the async ones: Django's, and those that django-redis added.
 
 Each call makes the key (Django's prefix, version and key function), hands it to the store, and
-turns an error of the store into a miss where IGNORE_EXCEPTIONS asks for it. Two kinds of error
-are never ignored, being mistakes in the project and not an outage: a ConfigurationError, and a
-value that can't be pickled.
+turns an error of the store into a miss where IGNORE_EXCEPTIONS asks for it. Three kinds of error
+are never ignored, being mistakes in the project and not an outage: a ConfigurationError, a value
+that can't be serialized, and a DeadlockError.
 
 The handle on the store is made at the first call, so that settings may be read, and a backend be
 made, while the store is away.
@@ -22,9 +22,11 @@ from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache, default_
 from django.core.exceptions import SynchronousOnlyOperation
 
 import celeriac
+from celeriac import checks
 from celeriac.errors import (
     CeleriacError,
     ConfigurationError,
+    DeadlockError,
     NotEnoughMemory,
     SerializationError,
     ValueTooLarge,
@@ -52,7 +54,8 @@ class SyncCache(BaseCache):
         self._log_ignored_exceptions = parsed.log_ignored
         self._cache_options = parsed.cache
         self._location = location.at(parsed.url)
-        self._spaces: dict[tuple[str, str] | None, celeriac.Cache] = {}
+        self._opened: celeriac.Store | None = None
+        self._spaces: dict[tuple[str, str] | None, celeriac.Cache] = {}  # caches of `_opened`
 
     # ---- the store behind it
 
@@ -66,30 +69,36 @@ class SyncCache(BaseCache):
         """How many errors at this LOCATION this process has turned into misses so far."""
         return self._location.ignored
 
-    def _place(self, version: Any) -> tuple[str, str] | None:
+    def _place(self, version: Any, prefix: str | None = None) -> tuple[str, str] | None:
         """What the entries of a version are kept under; see `spaces.py`."""
         if self.key_func is not default_key_func:
             return None
-        return self.key_prefix, str(self.version if version is None else version)
+        shown = self.version if version is None else version
+        return self.key_prefix if prefix is None else prefix, str(shown)
 
-    def _at(self, version: Any = None) -> celeriac.Cache:
-        """The cache that holds the entries of a version."""
-        place = self._place(version)
+    def _at(self, version: Any = None, prefix: str | None = None) -> celeriac.Cache:
+        """The cache that holds the entries of a version (and of another prefix than ours).
+
+        Of the store that is open now: it may have been closed or destroyed, here, through another
+        alias or by another process, since it was last used."""
+        store = self._location.store()
+        if store is not self._opened:
+            self._spaces, self._opened = {}, store
+        place = self._place(version, prefix)
         found = self._spaces.get(place)
         if found is None:
             settings = {"ttl": self.default_timeout, **self._cache_options}
-            found = self._spaces[place] = spaces.open_space(self.store, place, settings)
+            found = self._spaces[place] = spaces.open_space(store, place, settings)
         return found
 
     def _tolerate(self, error: CeleriacError, *, writing: bool = False) -> None:
         """Raise the error again, or count it where it shall be a miss."""
-        closed = self._location.is_closed()
-        if closed:
-            self._spaces = {}
-        mistake = (isinstance(error, ConfigurationError) and not closed) or (
-            isinstance(error, SerializationError)
-            and (writing or isinstance(error.__cause__, SynchronousOnlyOperation))
-        )
+        closed = self._opened is not None and self._opened.closed
+        mistake = isinstance(error, DeadlockError)
+        if isinstance(error, ConfigurationError):
+            mistake = not closed
+        elif isinstance(error, SerializationError):
+            mistake = writing or isinstance(error.__cause__, SynchronousOnlyOperation)
         if mistake or not self._ignore_exceptions:
             raise error
         self._location.ignore(error, always=self._log_ignored_exceptions)
@@ -109,10 +118,15 @@ class SyncCache(BaseCache):
             keys.warn(key)
 
     def get_backend_timeout(self, timeout: float | None = DEFAULT_TIMEOUT) -> float | None:
-        """Seconds from now, None for ever, 0 for a timeout that has already passed."""
+        """Seconds from now, None for ever, 0 for a timeout that has already passed.
+
+        Raises TypeError, ValueError for what is no finite number."""
         if timeout is DEFAULT_TIMEOUT:
             timeout = self.default_timeout
-        return None if timeout is None else max(0, timeout)
+        if timeout is None:
+            return None
+        checks.limited(timeout, "timeout")
+        return max(0, timeout)
 
     def _make_room(self, entries: celeriac.Cache, key: str) -> None:
         """Cull as Django's local-memory cache does, if MAX_ENTRIES was given and is reached.
@@ -286,7 +300,8 @@ class SyncCache(BaseCache):
         ignore_key_check: bool = False,
     ) -> int:
         """Subtract from an integer; see `incr`."""
-        return self.incr(key, -delta, version, ignore_key_check=ignore_key_check)
+        minus = -checks.integer(delta, "delta")
+        return self.incr(key, minus, version, ignore_key_check=ignore_key_check)
 
     def incr_version(self, key: str, delta: int = 1, version: Any = None) -> Any:
         """Move a key to another version, with its value and the rest of its timeout.
@@ -337,6 +352,7 @@ class SyncCache(BaseCache):
 
         Those keys are gone then, as after a `set` that failed.
         """
+        checks.mapping(data, "data")
         full = {self.make_and_validate_key(key, version): key for key in data}
         ttl = self.get_backend_timeout(timeout)
         try:
@@ -413,8 +429,12 @@ class SyncCache(BaseCache):
 
     def pexpire(self, key: str, timeout: float | timedelta | None, version: Any = None) -> bool:
         """Let a key expire after so many milliseconds; False if it is missing."""
-        if isinstance(timeout, (int, float)):
-            timeout = timeout / 1000
+        if (
+            timeout is not None
+            and not isinstance(timeout, timedelta)
+            and timeout != DEFAULT_TIMEOUT
+        ):
+            timeout = checks.limited(timeout, "timeout") / 1000
         return self.expire(key, timeout, version)
 
     def expire_at(self, key: str, when: float | datetime, version: Any = None) -> bool:
@@ -422,12 +442,15 @@ class SyncCache(BaseCache):
 
         A datetime without a time zone is local time. A moment that has passed expires the key.
         """
-        moment = when.timestamp() if isinstance(when, datetime) else when
-        return self.expire(key, moment - time.time(), version)
+        at = when.timestamp() if isinstance(when, datetime) else checks.moment(when, "when")
+        if math.isinf(at):
+            raise ValueError(f"when={when!r}: a moment; persist() lets a key never expire")
+        return self.expire(key, at - time.time(), version)
 
     def pexpire_at(self, key: str, when: float | datetime, version: Any = None) -> bool:
         """Let a key expire at a datetime or Unix time in milliseconds; else as `expire_at`."""
-        return self.expire_at(key, when if isinstance(when, datetime) else when / 1000, version)
+        at = when if isinstance(when, datetime) else checks.moment(when, "when") / 1000
+        return self.expire_at(key, at, version)
 
 
 _OWN = (

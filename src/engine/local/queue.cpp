@@ -96,7 +96,7 @@ Result<std::vector<PeekedMessage>> LocalQueue::peek(Peek state, std::size_t limi
                                                    : kSlotDead;
   std::vector<PeekedMessage> all;
   for (Peeked& p : handle_->core().queues().peek(q.value(), which, limit)) {
-    all.push_back({p.delivery.id, p.due, p.delivery.deliveries, p.delivery.priority,
+    all.push_back({p.delivery.id, p.due, p.delivery.deliveries, p.delivery.priority, p.damaged,
                    std::move(p.headers), std::move(p.body)});
   }
   return all;

@@ -1,0 +1,143 @@
+"""Caches: entries that get_or_set may give after their ttl are gone for every other call."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from celeriac import Cache, Store
+
+SOON = 0.03
+GRACE = 1000
+
+
+@pytest.fixture
+def cache(store: Store) -> Cache:
+    return store.cache()
+
+
+@pytest.fixture(params=["stale", "stale_on_error"])
+def keep(request: pytest.FixtureRequest, cache: Cache) -> Callable[[float | None], None]:
+    """Keeps "old" under "k" for a ttl, and for GRACE after it."""
+    return lambda ttl: cache.get_or_set("k", "old", ttl, **{request.param: GRACE})
+
+
+def seconds(cache: Cache, key: str = "k") -> float:
+    left = cache.ttl(key)
+    assert left is not None
+    return left
+
+
+def never() -> Any:
+    raise LookupError("it was called")
+
+
+def test_stale_is_gone_for_every_other_call(
+    cache: Cache, keep: Callable[[float | None], None]
+) -> None:
+    calls: list[tuple[Callable[[], object], object]] = [
+        (lambda: cache.get("k", "gone"), "gone"),
+        (lambda: "k" in cache, False),
+        (lambda: cache.get_many(["k"]), {}),
+        (lambda: cache.keys(), []),
+        (lambda: cache.tags_of("k"), ()),
+        (lambda: cache.replace("k", 2), False),
+        (lambda: cache.replace("k", 2, 0), False),
+        (lambda: cache.touch("k", 50), False),
+        (lambda: cache.touch("k", 0), False),
+        (lambda: cache.touch("k", None), False),
+        (lambda: cache.expire("k", 50), False),
+        (lambda: cache.expire_at("k", time.time() + 50), False),
+        (lambda: cache.persist("k"), False),
+        (lambda: cache.delete_many(["k"]), 0),
+        (lambda: cache.delete_pattern("k"), 0),
+        (lambda: cache.delete("k"), False),
+    ]
+    for call, expected in calls:
+        cache.delete("k")
+        keep(SOON)
+        time.sleep(SOON + 0.005)
+        assert call() == expected
+        assert "k" not in cache
+        assert cache.get("k") is None
+    for failing, error in ((cache.ttl, KeyError), (cache.incr, ValueError)):
+        with pytest.raises(error):
+            failing("k")
+
+
+def test_a_look_or_a_touch_leaves_the_stale_value_to_get_or_set(cache: Cache) -> None:
+    cache.get_or_set("k", "old", SOON, stale_on_error=GRACE)
+    time.sleep(SOON + 0.005)
+    for call in (cache.get, cache.touch, cache.persist):
+        call("k")
+    assert cache.get_or_set("k", never, stale_on_error=GRACE) == "old"
+    assert cache.delete("k") is False
+    with pytest.raises(LookupError):
+        cache.get_or_set("k", never, stale_on_error=GRACE)
+
+
+def test_delete_removes_what_is_stale(cache: Cache, keep: Callable[[float | None], None]) -> None:
+    for remove in (
+        lambda: cache.delete("k"),
+        lambda: cache.touch("k", -1),
+        lambda: cache.set("k", 1, 0),
+    ):
+        keep(SOON)
+        time.sleep(SOON + 0.005)
+        remove()
+        with pytest.raises(LookupError):
+            cache.get_or_set("k", never, stale=GRACE, stale_on_error=GRACE)
+
+
+@pytest.mark.parametrize("ttl", [20, 100, 5000])
+def test_a_new_ttl_is_that_of_the_fresh_value(
+    cache: Cache, keep: Callable[[float | None], None], ttl: float
+) -> None:
+    keep(60)
+    assert 59 < seconds(cache) <= 60
+    for call in (cache.touch, cache.expire):
+        assert call("k", ttl) is True
+        assert ttl - 1 < seconds(cache) <= ttl
+        assert cache.get("k") == "old"
+    assert cache.expire_at("k", time.time() + ttl) is True
+    assert ttl - 1 < seconds(cache) <= ttl
+    assert cache.persist("k") is True
+    assert cache.ttl("k") is None
+    assert cache.get("k") == "old"
+    assert cache.touch("k", ttl) is True
+    assert ttl - 1 < seconds(cache) <= ttl
+
+
+def test_the_default_ttl_as_well(store: Store) -> None:
+    cache = store.cache(ttl=70)
+    cache.get_or_set("k", "old", 1000, stale=GRACE)
+    assert cache.touch("k") is True
+    assert 69 < seconds(cache) <= 70
+
+
+def test_the_grace_comes_after_the_new_ttl(cache: Cache) -> None:
+    cache.get_or_set("k", "old", 1000, stale_on_error=GRACE)
+    assert cache.touch("k", SOON) is True
+    time.sleep(SOON + 0.005)
+    assert cache.get("k") is None
+    assert cache.get_or_set("k", never, stale_on_error=GRACE) == "old"
+    cache.get_or_set("short", "old", 1000, stale_on_error=SOON)
+    assert cache.touch("short", SOON) is True
+    time.sleep(2 * SOON + 0.005)
+    with pytest.raises(LookupError):
+        cache.get_or_set("short", never, stale_on_error=GRACE)
+
+
+def test_entries_of_invalidated_tags(cache: Cache) -> None:
+    for call in (cache.delete, cache.touch, cache.persist, lambda key: cache.touch(key, 0)):
+        cache.set("k", 1, tags=["t"])
+        cache.invalidate("t")
+        assert call("k") is False
+        assert cache.get("k") is None
+    cache.set("k", 1, tags=["t"])
+    assert cache.touch("k", 20) is True
+    assert 19 < seconds(cache) <= 20
+    assert cache.delete("k") is True
