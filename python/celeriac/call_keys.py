@@ -92,7 +92,7 @@ def _surroundings(function: Callable[..., Any]) -> str:
     if code is None:
         return ""
     values = []
-    for variable, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):  # type: ignore[attr-defined]
+    for variable, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
         with suppress(ValueError, TypeError):  # not set yet; nothing plain
             values.append(f"{variable}={_rendered(cell.cell_contents)}")
     text = ",".join([str(code.co_firstlineno), *values])
@@ -160,7 +160,7 @@ def fill(template: str, named: Mapping[str, Any], *, pattern: bool = False) -> s
 
 
 def derived(name: str, named: Mapping[str, Any]) -> str:
-    """A key of a function's own name and its arguments. Raises TypeError that names the argument."""
+    """A key of a function's own name and the arguments. Raises TypeError that names one."""
     parts = []
     for argument, value in named.items():
         try:
