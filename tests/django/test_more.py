@@ -58,7 +58,7 @@ def test_reverse_key_function(backend: Make) -> None:
     cache.set_many({"foo-aa": 1, "foo-bb": 2})
     assert cache.delete_pattern("*foo-a*") == 1
     assert cache.keys("foo*") == ["foo-bb"]
-    assert cache.store.cache("django.others").keys() == ["#1#foo-bb"]
+    assert cache.store.cache("celeriac.django.others").keys() == ["#1#foo-bb"]
     with pytest.raises(celeriac.ConfigurationError, match="REVERSE_KEY_FUNCTION"):
         backend(REVERSE_KEY_FUNCTION=5)
 
