@@ -376,7 +376,13 @@ class Cache:
 
     def clear(self) -> None:
         """Remove all entries of this namespace at once, whatever their number."""
-        self._core.clear()
+        if not self._clear_alone():
+            self.delete_pattern("*")
+
+    def _clear_alone(self) -> bool:
+        """The same; False, and nothing is removed, where other caches' entries would go too (a
+        cache with an ``overflow``, see :meth:`Store.cache`)."""
+        return self._core.clear()
 
     def cull(self, n: int) -> int:
         """Evict ``n`` entries of this namespace, about the oldest; how many went."""

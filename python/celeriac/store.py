@@ -101,6 +101,7 @@ class Store:
         compress_above: int = DEFAULT_THRESHOLD,
         max_entries: int | None = None,
         version: int | str | None = None,
+        overflow: str | None = None,
     ) -> Cache:
         """A cache: a namespace of the store.
 
@@ -112,6 +113,12 @@ class Store:
             ``compress_above`` bytes when serialized, and smaller compressed.
         :param max_entries: bound by count, beside the store's bound by memory.
         :param version: entries of another version are another cache's.
+        :param overflow: a cache that keeps this one's entries, with those of others, while the
+            store has no place for one more namespace; without it that is NotEnoughMemory. For
+            callers whose keys differ from all others' that name the same overflow.
+
+        A store has places for some 240 caches and tables that have entries at a time; names of
+        caches without entries are no limit. Names that begin with ``celeriac.`` are its own.
 
         Serializer and compressor are named in each entry that isn't in the core's own form: after
         a change of settings old entries are read as they were written, or are misses.
@@ -124,7 +131,9 @@ class Store:
         written = Format(serializer, compressor, compress_above)
         checks.check_ttl(ttl)
         _check_count(max_entries, "max_entries")
-        core = self._core.cache(namespace, table=False, pickle_all=written.pickle_all)
+        core = self._core.cache(
+            namespace, table=False, pickle_all=written.pickle_all, overflow=overflow or ""
+        )
         entries = CacheEntries(core, namespace, self._shared, written)
         return Cache(core, entries, namespace, ttl, max_entries)
 

@@ -7,9 +7,9 @@
 //
 //   page 0        Header                     what this file is; how large it may grow and is
 //   kOwners       OwnerRecord[1024]          who is or was attached
-//   kNamespaces   NamespaceRecord[128]       caches and tables by name
-//   kCells        CellRecord[128][64]        entries and bytes of a namespace in a shard
-//   kCounters     CounterStripe[128][8]      hits, misses … striped by owner
+//   kNamespaces   NamespaceRecord[256]       caches and tables by name
+//   kCells        CellRecord[256][64]        entries and bytes of a namespace in a shard
+//   kCounters     CounterStripe[256][8]      hits, misses … striped by owner
 //   kShards       Shard[64]                  the cache's index, one lock each
 //   kSignals      Signal[64]                 "something changed" for waiters on table keys
 //   kQueues       QueueDirectory             offsets of QueueRecord blocks
@@ -31,11 +31,11 @@
 namespace celeriac::layout {
 
 constexpr std::uint64_t kMagic = 0x3143414952454C43ULL;  // "CLERIAC1"
-constexpr std::uint32_t kMajor = 1;
+constexpr std::uint32_t kMajor = 2;
 constexpr std::uint32_t kMinor = 0;
 
 constexpr std::uint32_t kMaxOwners = 1024;
-constexpr std::uint32_t kMaxNamespaces = 128;
+constexpr std::uint32_t kMaxNamespaces = 256;
 constexpr std::uint32_t kShardCount = 64;
 constexpr std::uint32_t kStripes = 8;
 constexpr std::uint32_t kSignalCount = 64;
@@ -91,11 +91,11 @@ struct Header {
   Word size;            // bytes allocated and in use; only rises
   HalfWord owner_high;  // owner slots below it were used at least once
   HalfWord namespace_high;
-  HalfWord destroyed;  // the store was removed: everybody who is attached should leave
-  HalfWord reserved;
-  MutexWord directory;  // guards the making of namespaces and queues
-  Word reaped;          // dead owners reaped so far
-  Word corrupt;         // structures found corrupt and dropped
+  HalfWord destroyed;       // the store was removed: everybody who is attached should leave
+  HalfWord namespace_hand;  // where the next search for an empty namespace begins
+  MutexWord directory;      // guards the making of namespaces and queues
+  Word reaped;              // dead owners reaped so far
+  Word corrupt;             // structures found corrupt and dropped
 };
 
 // One process. `word` is {state:16 | epoch:16}; the byte lock of the slot says whether it lives.
@@ -111,7 +111,7 @@ struct OwnerRecord {
 };
 static_assert(sizeof(OwnerRecord) == 128);
 
-// A cache namespace or a table. `word` is {state:8 | flags:8 | generation:32}.
+// A cache namespace or a table. `word` is {state:4 | flags:4 | incarnation:24 | generation:32}.
 struct NamespaceRecord {
   Word word;
   HalfWord name_length;

@@ -231,7 +231,7 @@ void register_cache(py::module_& m) {
       .def("compare_and_set", &compare_and_set, py::arg("key"), py::arg("version"),
            py::arg("value"), py::arg("ttl"))
       .def("ttl", &ttl, py::arg("key"))
-      .def("clear", [](CacheHandle& c) { check(c.engine->clear()); })
+      .def("clear", [](CacheHandle& c) { return take(c.engine->clear()); })
       .def(
           "cull", [](CacheHandle& c, std::uint64_t n) { return take(c.engine->cull(n)); },
           py::arg("n"))

@@ -22,8 +22,9 @@ StoreHandle open_local_store(const std::string& root, const std::string& name, s
   return {take(open_local(options))};
 }
 
-CacheHandle cache(StoreHandle& s, const std::string& name, bool table, bool pickle_all) {
-  return {take(s.engine->cache(name, table)), pickle_all};
+CacheHandle cache(StoreHandle& s, const std::string& name, bool table, bool pickle_all,
+                  const std::string& overflow) {
+  return {take(s.engine->cache({name, table, overflow})), pickle_all};
 }
 
 QueueHandle queue(StoreHandle& s, const std::string& name, bool create, bool given,
@@ -65,7 +66,8 @@ py::list owners(StoreHandle& s) {
 
 void register_store(py::module_& m) {
   py::class_<StoreHandle>(m, "Store")
-      .def("cache", &cache, py::arg("name"), py::arg("table"), py::arg("pickle_all"))
+      .def("cache", &cache, py::arg("name"), py::arg("table"), py::arg("pickle_all"),
+           py::arg("overflow") = "")
       .def("queue", &queue, py::arg("name"), py::arg("create"), py::arg("given"),
            py::arg("max_length"), py::arg("max_deliveries"), py::arg("drop_oldest"),
            py::arg("owner_bound"))

@@ -42,7 +42,8 @@ class CacheEngine {
   virtual Result<bool> touch(std::string_view key, std::uint64_t expires) = 0;
   virtual Result<IncrementResult> increment(std::string_view key, std::int64_t delta,
                                             std::int64_t* result) = 0;
-  virtual Status clear() = 0;
+  // False, and nothing has changed: the entries are kept in the overflow, with those of others.
+  virtual Result<bool> clear() = 0;
   virtual Result<std::uint64_t> cull(std::uint64_t n) = 0;
   virtual Result<std::uint64_t> entries() = 0;
   virtual Result<CacheCounts> counts() = 0;
@@ -58,6 +59,14 @@ class CacheEngine {
   virtual Result<std::uint32_t> change_count(std::string_view key) = 0;
   virtual Result<bool> wait_for_change(std::string_view key, std::uint32_t seen,
                                        std::uint64_t deadline_ns) = 0;
+};
+
+struct CacheRequest {
+  std::string name;
+  bool table = false;
+  // A cache that keeps the entries while the store has no place for one more: for callers whose
+  // keys differ from those of all others with the same overflow. Empty: an error instead.
+  std::string overflow;
 };
 
 struct QueueOptions {
@@ -154,7 +163,7 @@ using EngineStats = std::vector<std::pair<std::string, std::uint64_t>>;
 class StoreEngine {
  public:
   virtual ~StoreEngine() = default;
-  virtual Result<std::unique_ptr<CacheEngine>> cache(const std::string& name, bool table) = 0;
+  virtual Result<std::unique_ptr<CacheEngine>> cache(const CacheRequest& request) = 0;
   virtual Result<std::unique_ptr<QueueEngine>> queue(const std::string& name,
                                                      const QueueOptions& options) = 0;
   // Names of the caches (not the tables) that were ever opened.

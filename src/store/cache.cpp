@@ -50,7 +50,8 @@ __attribute__((noinline, no_sanitize("thread"))) void count_read(layout::Word& w
 }  // namespace
 
 std::uint64_t Cache::hash(std::uint32_t space, std::string_view key) {
-  return hash_key(key, base_.arena.header().fixed.hash_seed + space * 0x9E3779B97F4A7C15ULL);
+  return hash_key(
+      key, base_.arena.header().fixed.hash_seed + space_index(space) * 0x9E3779B97F4A7C15ULL);
 }
 
 bool Cache::present(const layout::Entry& e) const {
@@ -81,7 +82,7 @@ Cache::Look Cache::read_way(layout::Word& way, IndexWord w, const Place& place, 
            block_word->load(std::memory_order_relaxed) == before.bits;
   };
   const bool same_key =
-      head.hash == place.hash && head.space == space && head.key_size == key.size();
+      head.hash == place.hash && head.space == space_index(space) && head.key_size == key.size();
   const std::uint64_t at = value_offset(head.key_size);
   if (same_key && base_.heap.payload(w.block(), at + head.value_size) == nullptr) {
     return Look::kAgain;
@@ -194,7 +195,7 @@ Result<std::uint64_t> Cache::write_block(std::uint32_t space, const Place& place
                   static_cast<std::uint32_t>(value.bytes.size()),
                   spaces_.generation(space),
                   static_cast<std::uint16_t>(key.size()),
-                  static_cast<std::uint16_t>(space),
+                  static_cast<std::uint16_t>(space_index(space)),
                   static_cast<std::uint8_t>(value.codec),
                   {}};
   copy_in(payload, &head, sizeof head);
@@ -219,6 +220,7 @@ Result<bool> Cache::store(std::uint32_t space, std::string_view key, const Value
       base_.heap.release(block.value(), me);
       return mutex_timeout("a shard of the cache");
     }
+    if (!spaces_.good(space)) break;  // its place is another's: nothing is stored
     const std::optional<Found> old = index_.find(place, space, key);
     const bool there = old && present(*old->entry);
     switch (mode) {
@@ -330,6 +332,7 @@ Result<IncrementResult> Cache::increment(std::uint32_t space, std::string_view k
 
 void Cache::each(std::uint32_t space, OwnerTag me,
                  const std::function<bool(std::string_view, const ValueBuffer&)>& visit) {
+  const std::uint32_t generation = spaces_.generation(space);
   for (std::uint32_t shard = 0; shard < layout::kShardCount; ++shard) {
     std::vector<std::string> keys;
     {
@@ -341,7 +344,7 @@ void Cache::each(std::uint32_t space, OwnerTag me,
         for (const layout::Word& way : buckets[i].ways) {
           const IndexWord w{way.load(std::memory_order_relaxed)};
           const layout::Entry* e = w.block() == 0 ? nullptr : index_.entry(w.block());
-          if (e == nullptr || e->space != space || !present(*e)) continue;
+          if (e == nullptr || !index_.belongs(*e, space, generation) || !present(*e)) continue;
           const char* p = base_.heap.payload(w.block(), sizeof *e + e->key_size);
           if (p != nullptr) keys.emplace_back(p + sizeof *e, e->key_size);
         }

@@ -159,9 +159,10 @@ std::uint64_t Eviction::clock(std::uint64_t bytes, OwnerTag me) {
 std::uint64_t Eviction::cull(std::uint32_t space, std::uint64_t n, OwnerTag me) {
   const OperationScope operation(base_.owners.record(me.slot));
   std::uint64_t culled = 0;
+  const std::uint32_t generation = spaces_.generation(space);
   const auto choose = [&](const layout::Entry& e, IndexWord) {
-    if (e.space != space) return Verdict::kKeep;
-    return index_.current(e) ? Verdict::kEvict : Verdict::kDrop;
+    if (Index::belongs(e, space, generation)) return Verdict::kEvict;
+    return index_.current(e) ? Verdict::kKeep : Verdict::kDrop;
   };
   for (std::uint32_t shard = 0; shard < layout::kShardCount && culled < n; ++shard) {
     for (;;) {
@@ -174,6 +175,24 @@ std::uint64_t Eviction::cull(std::uint32_t space, std::uint64_t n, OwnerTag me) 
     }
   }
   return culled;
+}
+
+void Eviction::drop_absent(OwnerTag me) {
+  const OperationScope operation(base_.owners.record(me.slot));
+  const std::uint64_t now = now_ns();
+  const auto choose = [&](const layout::Entry& e, IndexWord) {
+    const bool absent = !index_.current(e) || e.expires.load(std::memory_order_relaxed) <= now;
+    return absent ? Verdict::kDrop : Verdict::kKeep;
+  };
+  for (std::uint32_t shard = 0; shard < layout::kShardCount; ++shard) {
+    for (;;) {
+      Batch batch;
+      batch.wanted_bytes = kNever;
+      batch.wanted_entries = kNever;
+      sweep_shard(shard, true, me, batch, choose);
+      if (batch.bytes == 0) break;
+    }
+  }
 }
 
 }  // namespace celeriac

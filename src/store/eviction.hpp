@@ -28,6 +28,10 @@ class Eviction {
   // Crash-safe: entry by entry, as delete.
   std::uint64_t cull(std::uint32_t space, std::uint64_t n, OwnerTag me);
 
+  // Removes what has expired or was cleared, of all namespaces. Thread-safe.
+  // Crash-safe: entry by entry, as delete.
+  void drop_absent(OwnerTag me);
+
  private:
   std::uint64_t clock(std::uint64_t bytes, OwnerTag me);
   std::uint64_t clear_window(std::uint64_t bytes, OwnerTag me);

@@ -19,7 +19,7 @@ constexpr std::uint64_t cell_pack(std::uint32_t generation, std::uint32_t entrie
 std::optional<Found> Index::find(const Place& place, std::uint32_t space, std::string_view key) {
   const TableWord t{shard(place.shard).table.load(std::memory_order_relaxed)};
   layout::Bucket* b = buckets(t);
-  if (b == nullptr) return std::nullopt;
+  if (b == nullptr || !spaces_.good(space)) return std::nullopt;
   const std::uint64_t mask = (1ULL << t.log2()) - 1;
   for (int which = 0; which < 2; ++which) {
     for (layout::Word& way : b[place.bucket(which, mask)].ways) {
@@ -31,7 +31,8 @@ std::optional<Found> Index::find(const Place& place, std::uint32_t space, std::s
         base_.arena.header().corrupt.fetch_add(1, std::memory_order_relaxed);
         continue;
       }
-      if (e->hash != place.hash || e->space != space || e->key_size != key.size()) continue;
+      if (e->hash != place.hash || e->space != space_index(space) || e->key_size != key.size())
+        continue;
       const char* stored = base_.heap.payload(w.block(), sizeof *e + key.size());
       if (stored != nullptr && equal(stored + sizeof *e, key.data(), key.size())) {
         return Found{&way, w, e};
@@ -89,10 +90,11 @@ std::uint64_t Index::link(std::uint32_t shard_index, layout::Word* way, std::uin
   s.mutex.pending[1].store(base_.heap.ticket(old.block()), std::memory_order_release);
   CELERIAC_CRASH_POINT("cache.set.pending");
   base_.heap.make_live(block, me);
+  // One more before one less: a namespace never looks empty while an entry is replaced (N5).
+  count(shard_index, *entry(block), 1);
   if (const layout::Entry* e = old.block() == 0 ? nullptr : entry(old.block())) {
     count(shard_index, *e, -1);
   }
-  count(shard_index, *entry(block), 1);
   // release pairs with the acquire of readers: the entry is complete before it can be found
   way->store(IndexWord::make(block, place.tag, old.version() + 1).bits, std::memory_order_release);
   CELERIAC_CRASH_POINT("cache.set.linked");
@@ -253,7 +255,7 @@ void Index::recount(std::uint32_t shard_index) {
   }
   for (std::uint32_t space = 0; space < layout::kMaxNamespaces; ++space) {
     layout::CellRecord& cell = spaces_.cell(space, shard_index);
-    cell.generation_entries.store(cell_pack(spaces_.generation(space), sums[space].entries),
+    cell.generation_entries.store(cell_pack(spaces_.generation_now(space), sums[space].entries),
                                   std::memory_order_relaxed);
     cell.bytes.store(sums[space].bytes, std::memory_order_relaxed);
   }

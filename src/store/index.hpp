@@ -98,6 +98,8 @@ class Index {
 
   // After taking the mutex from the dead. Crash-safe: idempotent.
   void repair(std::uint32_t shard, OwnerTag me);
+  // The entry of a key. None for a namespace that has lost its place (N4): whoever has it now
+  // can't put entries into this shard meanwhile. Crash-safe: a damaged way is dropped by one store.
   std::optional<Found> find(const Place& place, std::uint32_t space, std::string_view key);
   // A free way for a new entry; grows the table when it must. Null when memory is short and the
   // ways of both buckets are taken by others: then victim() names the one to evict.
@@ -114,7 +116,12 @@ class Index {
   std::uint64_t unlink(std::uint32_t shard, layout::Word* way, OwnerTag me);
 
   bool current(const layout::Entry& e) const {
-    return e.generation == spaces_.generation(e.space % layout::kMaxNamespaces);
+    return e.generation == spaces_.generation_now(e.space);
+  }
+
+  // Whether it was set in that generation of the namespace. No entry has generation 0.
+  static bool belongs(const layout::Entry& e, std::uint32_t space, std::uint32_t generation) {
+    return e.space == space_index(space) && e.generation == generation;
   }
 
  private:

@@ -1,11 +1,52 @@
-// Namespaces: caches and tables by name, each a small index that entries carry.
+// Namespaces: caches and tables by name. Each has a place, a record that entries name by its index.
+// There are 256 places; names come and go, and a store doesn't run out of them in normal use:
 //
-//   NamespaceRecord.word = {state:8 | flags:8 | unused:16 | generation:32}
+//   - an empty cache gives its place to another name when there is no free one,
+//   - names of the library itself ("celeriac.…") have 16 places that no other name can take,
+//   - a cache opened with an overflow, whose keys tell it apart (Django's prefixes and versions),
+//     has its entries in the overflow's place when there is none for it. Such caches take at most
+//     120.
 //
-// A name is looked up or added under the directory mutex; the record is complete before
-// `namespace_high` counts it, so a maker killed in between leaves nothing. Records are never
-// removed. clear() raises the generation: entries of another generation are as good as absent, and
-// their memory comes back as eviction or the next set meets them.
+//   NamespaceRecord.word = {state:4 | flags:4 | incarnation:24 | generation:32}
+//   space id             = {incarnation:24 | index:8}: what a name led to when it was looked up
+//
+// States of a record
+//   kNever     never used
+//   kUsed      its name leads to it
+//   kVacant    nobody's, between two names
+// Transitions, but for clear() all under the directory mutex
+//   kNever -> kUsed                        open(), a new name
+//   kUsed(i, g) -> kVacant(i + 1, g + 1)   open(), from an empty cache that isn't the library's
+//   kVacant -> kUsed                       open(), once the record has its new name
+//   kUsed(i, g) -> kUsed(i, g + 1)         clear(), by one CAS
+//   kUsed(i, g) -> kUsed(i + 1, g + 1)     an overflow's clear(), or open() that finds it empty
+//
+// Invariants
+//   N1  Within a record, incarnation and generation only rise; no entry has generation 0. A
+//       record whose incarnation is at its end keeps its name.
+//   N2  A space id is good while its record is kUsed in its incarnation. generation() of any
+//       other is 0. Handles in any process keep ids, and nobody tells them: they look.
+//   N3  Who reads compares an entry's generation with generation(id), which is one load: what
+//       it takes is of its own name.
+//   N4  Who writes takes the entry's generation from generation(id), and asks good(id) under
+//       the shard's mutex before it looks at what is there: so a late writer changes no other
+//       name's entries, and what it links is of a generation that never comes back.
+//   N5  A call that finds its id no longer good after it was done is done again by its handle,
+//       with an id looked up anew. So what is lost, as if evicted at once, is only what was
+//       linked between the look that found the namespace empty and the transition to kVacant.
+//       Tables keep their places.
+//   N6  An era of an overflow is one incarnation of it. Once a name has been sent there
+//       (kFull), no name with that overflow gets a place of its own while the era lasts. The
+//       era ends when the overflow is found empty, or is cleared. So all processes agree where
+//       a name's entries are, and what a name has left in the overflow is gone before it gets
+//       a place.
+// Killed at any instruction: a record is kVacant, and the next to need a place takes it; or it is
+// kUsed and complete, since the name is written before that state; or not yet counted by
+// `namespace_high`.
+//
+// clear() raises the generation: entries of another generation are as good as absent, and their
+// memory comes back as eviction or the next set meets them. Statistics begin anew with a name;
+// calls that are under way in that moment may be counted for the wrong one.
 #pragma once
 
 #include <cstdint>
@@ -17,8 +58,7 @@
 
 namespace celeriac {
 
-// Entries of the namespace are never evicted: a table, not a cache.
-constexpr std::uint64_t kPinned = 1;
+constexpr std::uint32_t space_index(std::uint32_t space) { return space % layout::kMaxNamespaces; }
 
 struct NamespaceName {
   std::uint32_t index = 0;
@@ -26,35 +66,104 @@ struct NamespaceName {
   std::string name;
 };
 
+struct NamespaceRequest {
+  std::string_view name;
+  bool pinned = false;             // a table: its entries are never evicted, its place is its own
+  std::string_view overflow = {};  // the name of a cache, or empty
+  bool create = true;              // false: kNotFound where the name has no place, and no entries
+};
+
 class Namespaces {
  public:
+  static constexpr std::uint32_t kReserved = 16;
+  static constexpr std::uint32_t kMostWithOverflow = 120;
+  static constexpr std::string_view kLibrary = "celeriac.";
+
   explicit Namespaces(Base& base) : base_(base) {}
 
-  // The namespace's index; made on first use. kNotEnoughMemory after 128 of them; kConfiguration
-  // for a name that is empty, over 240 bytes, or a table's used as a cache or the other way round.
-  // Thread-safe. Crash-safe: a record counts when it is complete.
-  Result<std::uint32_t> open(std::string_view name, bool pinned, OwnerTag me);
-
-  std::uint32_t generation(std::uint32_t index) const;
-  bool pinned(std::uint32_t index) const;
-  // All entries become absent in one step. Thread-safe. Crash-safe: one increment.
-  void clear(std::uint32_t index);
-  std::vector<NamespaceName> list() const;
-
-  layout::CellRecord& cell(std::uint32_t index, std::uint32_t shard) const {
-    return base_.arena.fixed<layout::CellRecord>(
-        layout::kCells)[index * layout::kShardCount + shard];
+  // The id of the namespace, or of its overflow; it is made on first use. kNotEnoughMemory when all
+  // places are taken by tables and by caches with entries; kConfiguration for a name that is empty,
+  // over 240 bytes, or a table's used as a cache or the other way round.
+  // Thread-safe. Crash-safe: see above.
+  Result<std::uint32_t> open(const NamespaceRequest& request, OwnerTag me);
+  Result<std::uint32_t> open(std::string_view name, bool pinned, OwnerTag me) {
+    return open(NamespaceRequest{name, pinned}, me);
   }
-  layout::CounterStripe& counters(std::uint32_t index, OwnerTag who) const {
+
+  bool good(std::uint32_t space) const { return generation(space) != 0; }
+  // 0 when the id isn't good any more.
+  std::uint32_t generation(std::uint32_t space) const {
+    // acquire pairs with the release in take(): the record is complete
+    const Bits b{record(space).word.load(std::memory_order_acquire)};
+    return b.state() == kUsed && b.incarnation() == space / layout::kMaxNamespaces ? b.generation()
+                                                                                   : 0;
+  }
+  // That of the place, whoever has it.
+  std::uint32_t generation_now(std::uint32_t index) const {
+    return Bits{record(index).word.load(std::memory_order_acquire)}.generation();
+  }
+  bool pinned(std::uint32_t space) const {
+    return (Bits{record(space).word.load(std::memory_order_relaxed)}.flags() & kPinned) != 0;
+  }
+  // It keeps the entries of several names.
+  bool is_overflow(std::uint32_t space) const {
+    return (Bits{record(space).word.load(std::memory_order_relaxed)}.flags() & kOverflow) != 0;
+  }
+  // All entries become absent in one step. False, and nothing happens, when the id isn't good any
+  // more; an overflow's isn't good afterwards. Thread-safe. Crash-safe: one increment.
+  bool clear(std::uint32_t space);
+  // Under the directory mutex. Thread-safe. Crash-safe: changes nothing.
+  Result<std::vector<NamespaceName>> list(OwnerTag me) const;
+
+  layout::CellRecord& cell(std::uint32_t space, std::uint32_t shard) const {
+    return base_.arena.fixed<layout::CellRecord>(
+        layout::kCells)[space_index(space) * layout::kShardCount + shard];
+  }
+  layout::CounterStripe& counters(std::uint32_t space, OwnerTag who) const {
     return base_.arena.fixed<layout::CounterStripe>(
-        layout::kCounters)[index * layout::kStripes + who.slot % layout::kStripes];
+        layout::kCounters)[space_index(space) * layout::kStripes + who.slot % layout::kStripes];
   }
 
  private:
-  layout::NamespaceRecord& record(std::uint32_t index) const {
-    return base_.arena.fixed<layout::NamespaceRecord>(layout::kNamespaces)[index];
+  enum State : std::uint8_t { kNever = 0, kUsed = 1, kVacant = 2 };
+  // Flags: a table; opened with an overflow; is one; names have been sent here in this incarnation.
+  static constexpr unsigned kPinned = 1, kHasOverflow = 2, kOverflow = 4, kFull = 8;
+  struct Bits {
+    std::uint64_t bits = 0;
+    static constexpr std::uint32_t kLastIncarnation = 0xFFFFFF;
+    static constexpr Bits make(State state, unsigned flags, std::uint32_t incarnation,
+                               std::uint32_t generation) {
+      return {static_cast<std::uint64_t>(state) << 60U | static_cast<std::uint64_t>(flags) << 56U |
+              static_cast<std::uint64_t>(incarnation) << 32U | generation};
+    }
+    constexpr unsigned state() const { return static_cast<unsigned>(bits >> 60U); }
+    constexpr unsigned flags() const { return static_cast<unsigned>(bits >> 56U & 0xFU); }
+    constexpr std::uint32_t incarnation() const {
+      return static_cast<std::uint32_t>(bits >> 32U) & kLastIncarnation;
+    }
+    constexpr std::uint32_t generation() const { return static_cast<std::uint32_t>(bits); }
+  };
+
+  layout::NamespaceRecord& record(std::uint32_t space) const {
+    return base_.arena.fixed<layout::NamespaceRecord>(layout::kNamespaces)[space_index(space)];
   }
+  Bits bits(std::uint32_t index) const {
+    return {record(index).word.load(std::memory_order_relaxed)};
+  }
+  static std::uint32_t id(Bits b, std::uint32_t index) {
+    return b.incarnation() * layout::kMaxNamespaces + index;
+  }
+  std::string_view name(std::uint32_t index) const;
   std::uint32_t count() const;
+  bool empty(std::uint32_t index) const;
+  // A new incarnation, in that state; false when there is none left.
+  bool begin_anew(std::uint32_t index, State state, unsigned flags);
+
+  // REQUIRE the directory mutex.
+  std::uint32_t find(std::string_view name) const;
+  std::uint32_t free_place(const NamespaceRequest& request);
+  void take(std::uint32_t index, std::string_view name, unsigned flags);
+  Result<std::uint32_t> open_overflow(const NamespaceRequest& request);
 
   Base& base_;
 };

@@ -13,6 +13,7 @@ import kombu
 import pytest
 
 import celeriac
+from celeriac.celery import transport
 
 Connect = Callable[..., kombu.Connection]
 
@@ -157,19 +158,22 @@ def test_acknowledging_from_another_thread(connection: kombu.Connection) -> None
     assert take(channel, "q") is None
 
 
-def test_prefetch_limits_what_a_consumer_is_given(connection: kombu.Connection) -> None:
+def test_prefetch_limits_what_a_consumer_is_given(
+    connection: kombu.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport, "TURN_SECONDS", 60)  # one call gives all that may be given
     channel = connection.default_channel
     for number in range(5):
         send(channel, "q", number)
     got: list[Any] = []
     queue = kombu.Queue("q")
     with kombu.Consumer(channel, [queue], on_message=got.append, prefetch_count=2):
-        connection.drain_events(timeout=5)
+        connection.drain_events(timeout=60)
         assert len(got) == 2
         with pytest.raises(TimeoutError):
             connection.drain_events(timeout=0.05)
         got[0].ack()
-        connection.drain_events(timeout=5)
+        connection.drain_events(timeout=60)
         assert [message.payload for message in got] == [0, 1, 2]
 
 
@@ -180,7 +184,7 @@ def test_an_ack_from_a_thread_wakes_a_full_consumer(connection: kombu.Connection
     got: list[Any] = []
     queue = kombu.Queue("q")
     with kombu.Consumer(channel, [queue], on_message=got.append, prefetch_count=1):
-        connection.drain_events(timeout=5)
+        connection.drain_events(timeout=60)
         timer = threading.Timer(0.2, got[0].ack)
         timer.start()
         connection.drain_events(timeout=30)
@@ -197,7 +201,7 @@ def test_can_consume_is_the_gate(connection: kombu.Connection) -> None:
         with pytest.raises(TimeoutError):
             connection.drain_events(timeout=0.05)
         del channel.qos.can_consume
-        connection.drain_events(timeout=5)
+        connection.drain_events(timeout=60)
     assert len(got) == 1
 
 
@@ -215,7 +219,7 @@ def test_consumers_of_several_queues_take_turns(connection: kombu.Connection) ->
     queues = [kombu.Queue("a"), kombu.Queue("b")]
     with kombu.Consumer(channel, queues, on_message=on_message):
         while len(got) < 3:  # a call may deliver one message only, when its turn is over
-            connection.drain_events(timeout=30)
+            connection.drain_events(timeout=60)
     assert "b" in got[:3]
 
 
@@ -225,7 +229,7 @@ def test_without_ack_one_call_delivers_one_message(connection: kombu.Connection)
         send(channel, "q", number)
     got: list[Any] = []
     with kombu.Consumer(channel, [kombu.Queue("q")], on_message=got.append, no_ack=True):
-        connection.drain_events(timeout=5)
+        connection.drain_events(timeout=60)
     assert len(got) == 1
     assert take(channel, "q") == 1
 

@@ -41,12 +41,14 @@ def test_an_idle_worker_is_not_woken(app: Any, worker: Callable[..., Any], tmp_p
     assert busy["drains"] > 0
     time.sleep(2)
     counts_of(process, path)
+    begin = time.monotonic()
     before = voluntary_switches(process.pid)
     time.sleep(SECONDS)
     switches = voluntary_switches(process.pid) - before
     idle = counts_of(process, path)
+    seconds = time.monotonic() - begin  # more than was asked for on a machine that is busy
     assert idle["turns"] >= SECONDS / 10, "the loop stands still"
-    assert idle["turns"] <= SECONDS + 4
+    assert idle["turns"] <= seconds + 4
     assert {key: idle[key] for key in ("deliveries", "drains", "nudges", "arms")} == {
         "deliveries": 0,
         "drains": 0,

@@ -199,7 +199,7 @@ def test_a_publisher_does_not_bring_a_vanished_queue_back(
     store.queue("client").delete()
     producer.publish("lost", routing_key="k")
     assert not store.has_queue("client")
-    assert store.table("kombu.queues").items() == []
+    assert store.table("celeriac.celery.queues").items() == []
 
 
 def test_a_consumer_of_a_deleted_queue_ends_quietly(connect: Connect, store_url: str) -> None:

@@ -67,10 +67,11 @@ def test_set_forgets_the_old_expiry(cache: Cache) -> None:
 
 
 def test_ttl_of_a_key_just_set(cache: Cache) -> None:
+    begin = time.monotonic()
     cache.set("k", 1, 10)
     left = cache.ttl("k")
     assert left is not None
-    assert 9.5 < left <= 10
+    assert begin + 10 - time.monotonic() - 0.001 <= left <= 10
 
 
 @pytest.mark.parametrize("days", [0.5, 1, 7, 30, 365, 2 * 365, 10 * 365, 100 * 365])
@@ -125,14 +126,17 @@ def test_expired_is_gone_for_every_call(cache: Cache) -> None:
 
 
 def test_it_is_there_until_it_expires(cache: Cache) -> None:
-    begin = time.monotonic()
-    cache.set("k", 1, 0.2)
-    seen = 0
-    while cache.get("k") == 1:
-        seen += 1
-        assert time.monotonic() - begin < 5
-    assert seen > 0
-    assert time.monotonic() - begin >= 0.2
+    for ttl in (0.2, 2, 20):  # on a busy machine a moment may pass without a look
+        begin = time.monotonic()
+        cache.set("k", 1, ttl)
+        seen = 0
+        while cache.get("k") == 1:
+            seen += 1
+            assert time.monotonic() - begin < ttl + 60
+        assert time.monotonic() - begin >= ttl
+        if seen > 0:
+            return
+    raise AssertionError("it was never there")
 
 
 @pytest.mark.parametrize("ttl", [0, -1, 0.0, -0.5, -math.inf, False, Decimal(0)])

@@ -43,7 +43,7 @@ def test_a_hundred_threads_call_the_function_once(store: Store, cache: Cache) ->
 
     def ask() -> None:
         start.wait()
-        results.append(cache.get_or_set("k", compute))
+        results.append(cache.get_or_set("k", compute, wait=60))
 
     threads = [threading.Thread(target=ask) for _ in range(100)]
     for thread in threads:

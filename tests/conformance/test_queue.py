@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable
 from decimal import Decimal
@@ -327,7 +328,7 @@ def test_what_is_not_a_timeout(queue: Queue, timeout: Any) -> None:
 
 def test_delayed_until_due(queue: Queue) -> None:
     begin = time.monotonic()
-    queue.put(b"later", delay=0.15)
+    queue.put(b"later", delay=2)
     queue.put(b"now")
     assert queue.counts() == Counts(ready=1, delayed=1, reserved=0, dead=0, done=0)
     assert bodies(queue) == [b"now"]
@@ -335,20 +336,24 @@ def test_delayed_until_due(queue: Queue) -> None:
     assert message is not None
     assert message.body == b"later"
     assert message.deliveries == 1
-    assert time.monotonic() - begin >= 0.15
+    assert time.monotonic() - begin >= 2
     assert queue.counts() == Counts(ready=0, delayed=0, reserved=1, dead=0, done=1)
 
 
 def test_delayed_come_in_the_order_of_their_time(queue: Queue) -> None:
     delays = [0.09, 0.03, 0.06, 0.0, 0.12]
+    due = {}
     for delay in delays:
+        before = time.monotonic()
         queue.put(str(delay), delay=delay)
+        due[delay] = (before + delay, time.monotonic() + delay)  # between these two moments
     taken = []
     for _ in delays:
         message = queue.get(timeout=30)
         assert message is not None
         taken.append(float(message.body))
-    assert taken == sorted(delays)
+    assert sorted(taken) == sorted(delays)
+    assert all(due[a][0] <= due[b][1] for a, b in itertools.pairwise(taken)), taken
 
 
 def test_delayed_with_priority(queue: Queue) -> None:
@@ -369,12 +374,12 @@ def test_many_delayed(queue: Queue) -> None:
 def test_nack_with_delay(queue: Queue) -> None:
     queue.put(b"a")
     begin = time.monotonic()
-    take(queue).nack(delay=0.1)
+    take(queue).nack(delay=2)
     assert queue.counts() == Counts(ready=0, delayed=1, reserved=0, dead=0, done=0)
     assert queue.get(timeout=0) is None
     message = queue.get(timeout=30)
     assert message is not None
-    assert time.monotonic() - begin >= 0.1
+    assert time.monotonic() - begin >= 2
     assert (message.body, message.deliveries) == (b"a", 2)
 
 

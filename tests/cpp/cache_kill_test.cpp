@@ -123,7 +123,8 @@ TEST_F(CacheKillTest, DeathAtEachPoint) {
         "cache.set.unlocked", "cache.delete.pending", "cache.delete.unlinked",
         "cache.delete.condemned", "cache.delete.unlocked", "cache.touch.stored",
         "cache.incr.stored", "cache.grow.pending", "cache.grow.linked", "eviction.sweep.unlinked",
-        "namespaces.clear.done", "namespaces.open.written", "namespaces.open.counted"}) {
+        "namespaces.clear.done", "namespaces.open.named", "namespaces.open.written",
+        "namespaces.open.counted", "namespaces.open.vacated"}) {
     for (const unsigned nth : {1U, 3U}) {
       Child child = Child::run([&] {
         arm_crash_point(point, nth, "kill");
@@ -134,6 +135,8 @@ TEST_F(CacheKillTest, DeathAtEachPoint) {
         }
         for (std::uint64_t i = 0; i < 10; ++i) table.erase(key(i));
         Space extra(*core, std::string(point) + std::to_string(nth));
+        const int names = point == std::string_view("namespaces.open.vacated") ? 250 : 0;
+        for (int i = 0; i < names; ++i) Space(*core, std::string(point) + "-" + std::to_string(i));
         extra.set_int("n", 1);
         std::int64_t sum = 0;
         for (int i = 0; i < 3; ++i) extra.increment("n", 1, &sum);

@@ -425,7 +425,7 @@ def test_the_key_function_may_change_at_run_time(backend: Make) -> None:
     cache.key_func = lambda key, prefix, version: f"mine:{key}"
     assert cache.get("key") is None
     cache.set("key", "mine")
-    assert cache.store.cache("django.others").get("mine:key") == "mine"
+    assert cache.store.cache("celeriac.django.others").get("mine:key") == "mine"
 
 
 def test_get_many_gives_back_the_callers_keys(backend: Make) -> None:

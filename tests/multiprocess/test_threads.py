@@ -291,9 +291,16 @@ print("waits", flush=True)
     for process in processes.values():
         assert process.stdout is not None
         assert process.stdout.readline() == "waits\n"
-    time.sleep(0.5)
-    before = {how: switches(process.pid) for how, process in processes.items()}
+
+    def all_switches() -> dict[str, dict[str, int]]:
+        return {how: switches(process.pid) for how, process in processes.items()}
+
+    # On a busy machine it takes a while until each has come to its wait.
+    deadline = time.monotonic() + PATIENCE
+    before: dict[str, dict[str, int]] = {}
+    while (now := all_switches()) != before and time.monotonic() < deadline:
+        before = now
+        time.sleep(0.5)
     time.sleep(2)
-    after = {how: switches(process.pid) for how, process in processes.items()}
-    assert after == before
+    assert all_switches() == before
     assert all(process.poll() is None for process in processes.values())

@@ -64,7 +64,7 @@ class Broker:
         self.store = store
         self.routes = Routes(store.table(TABLE))
         self.consumers: Counter[str] = Counter()
-        self._ttl_table = store.table("kombu.queues")
+        self._ttl_table = store.table("celeriac.celery.queues")
         self._ttls: dict[str, tuple[int, float | None]] = {}
         self._handles: dict[str, Queue] = {}
         self._existing: dict[str, Queue] = {}

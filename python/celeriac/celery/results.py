@@ -71,7 +71,7 @@ class ResultBackend(KeyValueStoreBackend):
 
     @property
     def table(self) -> Table:
-        """The table ``celery-results`` of the store, opened on first use.
+        """The table ``celeriac.celery.results`` of the store, opened on first use.
 
         Raises:
             ConfigurationError: the URL names no store, or its engine does not exist.
@@ -83,7 +83,7 @@ class ResultBackend(KeyValueStoreBackend):
                     f"result_backend {self.url!r} names no store; write celeriac+shm://NAME"
                 )
             self._broker = open_broker(url, self._connect_options)
-            self._table = self._broker.store.table("celery-results")
+            self._table = self._broker.store.table("celeriac.celery.results")
         return self._table
 
     # --- keys and values ------------------------------------------------------------------

@@ -32,7 +32,7 @@ EXCHANGE_TYPES = frozenset({"direct", "topic", "fanout"})
 #: Names that AMQP declares beforehand.
 PREDECLARED = {"amq.direct": "direct", "amq.topic": "topic", "amq.fanout": "fanout"}
 
-TABLE = "kombu.exchanges"
+TABLE = "celeriac.celery.exchanges"
 
 
 class NotEquivalent(ChannelError, NotEquivalentError):

@@ -16,7 +16,7 @@ from celeriac.errors import CeleriacError, ConfigurationError, NotEnoughMemory, 
 from celeriac.fill import Fill, get_or_set
 from celeriac.patterns import compiled, escape
 
-from . import redis_compat, spaces
+from . import redis_compat
 from .locks import Lock
 from .sync import SyncCache
 
@@ -108,10 +108,7 @@ class MoreCache(SyncCache):
 
         One by one where a key function of the project's own makes the keys."""
         try:
-            place, entries = self._place(version), self._at(version)
-            if spaces.is_own(place, entries):
-                entries.clear()
-            else:
+            if self._place(version) is None or not self._at(version)._clear_alone():
                 self.delete_pattern("*", version)
         except CeleriacError as error:
             self._tolerate(error)

@@ -5,10 +5,10 @@ namespace of its own for each pair lets `clear_prefix()` drop it in one step, sh
 statistics, and costs nothing at a call. `clear()` clears them all, which are a bounded number.
 
 - S1  Who has the same LOCATION, prefix and version has the same namespace, in every process.
-- S2  A store has 128 namespaces, and they are never removed. Where there is none to be had, and for
-  keys that another key function makes (who knows what of), the entries are kept together in
-  OTHERS, which is made before the first namespace of a pair. A pair that has found no room never
-  finds any later, so S1 holds there too.
+- S2  A store has places for 120 such namespaces that have entries at a time. Those of other pairs,
+  and the keys that another key function makes (who knows what of), are kept together in OTHERS,
+  and leave it when it is empty or cleared; who shall be where is the core's to say, so S1 holds
+  there too (invariant N6 of `src/store/namespaces.hpp`).
 """
 
 from __future__ import annotations
@@ -17,11 +17,10 @@ import hashlib
 from typing import Any
 
 import celeriac
-from celeriac.errors import NotEnoughMemory
 
 NAMESPACE = "django"
 """The namespace of the empty prefix and version 1, Django's defaults."""
-OTHERS = "django.others"
+OTHERS = "celeriac.django.others"
 _LONGEST = 200
 
 Place = tuple[str, str] | None
@@ -41,27 +40,14 @@ def name_of(place: Place) -> str:
     return name
 
 
-def is_own(place: Place, cache: celeriac.Cache) -> bool:
-    """Whether a cache holds the entries of this place and no others."""
-    return place is not None and cache.name == name_of(place)
-
-
 def open_space(store: celeriac.Store, place: Place, settings: dict[str, Any]) -> celeriac.Cache:
     """The cache for a place. Raises what `Store.cache` raises."""
     name = name_of(place)
-    if name == NAMESPACE:
-        return store.cache(name, **settings)
-    others = store.cache(OTHERS, **settings)
-    if name == OTHERS:
-        return others
-    try:
-        return store.cache(name, **settings)
-    except NotEnoughMemory:
-        return others
+    return store.cache(name, overflow=None if name == OTHERS else OTHERS, **settings)
 
 
 def clear_all(store: celeriac.Store) -> None:
     """Remove the entries of all places."""
     for name in store.caches():
         if name in (NAMESPACE, OTHERS) or name.startswith(f"{NAMESPACE}:"):
-            store.cache(name).clear()
+            store.cache(name, overflow=None if name == OTHERS else OTHERS)._clear_alone()

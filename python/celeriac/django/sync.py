@@ -35,6 +35,7 @@ from celeriac.errors import (
 from . import keys, location, options, spaces
 
 _MISSING = object()
+_MOST_SPACES = 256  # handles kept, by prefix and version
 
 
 class SyncCache(BaseCache):
@@ -88,6 +89,8 @@ class SyncCache(BaseCache):
         found = self._spaces.get(place)
         if found is None:
             settings = {"ttl": self.default_timeout, **self._cache_options}
+            if len(self._spaces) >= _MOST_SPACES:
+                self._spaces = {}
             found = self._spaces[place] = spaces.open_space(store, place, settings)
         return found
 

@@ -1,14 +1,21 @@
 // CacheEngine over the arena.
 #pragma once
 
+#include <atomic>
+
 #include "engine/local/core.hpp"
 
 namespace celeriac {
 
+// The id of a cache or table; see Namespaces::open(). Makes room by dropping what has expired.
+// Thread-safe. Crash-safe: as Namespaces::open() and Eviction::drop_absent().
+Result<std::uint32_t> open_space(LocalHandle& handle, const CacheRequest& request, bool create,
+                                 OwnerTag me);
+
 class LocalCache final : public CacheEngine {
  public:
-  LocalCache(std::shared_ptr<LocalHandle> handle, std::uint32_t space)
-      : handle_(std::move(handle)), space_(space) {}
+  LocalCache(std::shared_ptr<LocalHandle> handle, CacheRequest request, std::uint32_t space)
+      : handle_(std::move(handle)), request_(std::move(request)), space_(space) {}
 
   Result<bool> get(std::string_view key, ValueBuffer& to, bool counted) override;
   Result<bool> contains(std::string_view key) override;
@@ -18,7 +25,7 @@ class LocalCache final : public CacheEngine {
   Result<bool> touch(std::string_view key, std::uint64_t expires) override;
   Result<IncrementResult> increment(std::string_view key, std::int64_t delta,
                                     std::int64_t* result) override;
-  Status clear() override;
+  Result<bool> clear() override;
   Result<std::uint64_t> cull(std::uint64_t n) override;
   Result<std::uint64_t> entries() override;
   Result<CacheCounts> counts() override;
@@ -33,8 +40,17 @@ class LocalCache final : public CacheEngine {
  private:
   Result<OwnerTag> enter(std::string_view key);
 
+  // An id that was good a moment ago, looked up anew if need be; see open_space().
+  Result<std::uint32_t> place(bool create, OwnerTag me);
+  Status moved_too_often() const;
+  // call(space id, me), again for as long as the namespace loses its place meanwhile (invariant N5
+  // of store/namespaces.hpp). `absent`: the result where it has no place now and `create` is false.
+  template <class T, class Call>
+  Result<T> in_space(std::string_view key, bool create, T absent, const Call& call);
+
   std::shared_ptr<LocalHandle> handle_;
-  std::uint32_t space_;
+  CacheRequest request_;
+  std::atomic<std::uint32_t> space_;  // what the name led to when it was looked up last
 };
 
 }  // namespace celeriac

@@ -36,6 +36,12 @@ Result<bool> LocalCache::scan(
   Index& index = handle_->core().cache().index();
   auto shard = static_cast<std::uint32_t>(cursor.place >> 32U);
   auto bucket = static_cast<std::uint32_t>(cursor.place);
+  const Result<std::uint32_t> found_space = place(false, me.value());
+  if (!found_space && found_space.status().code() == Code::kNotFound) return false;
+  if (!found_space) return found_space.status();
+  const std::uint32_t space = found_space.value();
+  const std::uint32_t generation = handle_->core().cache().namespaces().generation(space);
+  if (generation == 0) return false;  // nothing is left of it
   std::vector<Seen> found;
   for (std::uint64_t looked = 0;
        shard < layout::kShardCount && looked < kBucketsPerStep && found.size() < most;) {
@@ -50,7 +56,7 @@ Result<bool> LocalCache::scan(
       for (const layout::Word& way : buckets[bucket].ways) {
         const IndexWord w{way.load(std::memory_order_relaxed)};
         const layout::Entry* e = w.block() == 0 ? nullptr : index.entry(w.block());
-        if (e == nullptr || e->space != space_ || !present(index, *e)) continue;
+        if (e == nullptr || !Index::belongs(*e, space, generation) || !present(index, *e)) continue;
         const char* p = base.heap.payload(w.block(), sizeof *e + e->key_size);
         if (p == nullptr) continue;
         found.push_back({std::string(p + sizeof *e, e->key_size), static_cast<Codec>(e->codec),

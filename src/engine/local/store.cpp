@@ -62,13 +62,13 @@ Result<std::shared_ptr<StoreEngine>> open_local(const LocalOptions& o) {
       std::make_shared<LocalStore>(std::make_shared<LocalHandle>(core.value()), o));
 }
 
-Result<std::unique_ptr<CacheEngine>> LocalStore::cache(const std::string& name, bool table) {
+Result<std::unique_ptr<CacheEngine>> LocalStore::cache(const CacheRequest& request) {
   const Result<OwnerTag> me = handle_->enter();
   if (!me) return me.status();
-  const Result<std::uint32_t> space =
-      handle_->core().cache().namespaces().open(name, table, me.value());
+  const Result<std::uint32_t> space = open_space(*handle_, request, true, me.value());
   if (!space) return space.status();
-  return std::unique_ptr<CacheEngine>(std::make_unique<LocalCache>(handle_, space.value()));
+  return std::unique_ptr<CacheEngine>(
+      std::make_unique<LocalCache>(handle_, request, space.value()));
 }
 
 Result<std::unique_ptr<QueueEngine>> LocalStore::queue(const std::string& name,
@@ -90,7 +90,9 @@ Result<std::vector<std::string>> LocalStore::caches() {
   const Result<OwnerTag> me = handle_->enter();
   if (!me) return me.status();
   std::vector<std::string> names;
-  for (NamespaceName& space : handle_->core().cache().namespaces().list()) {
+  Result<std::vector<NamespaceName>> all = handle_->core().cache().namespaces().list(me.value());
+  if (!all) return all.status();
+  for (NamespaceName& space : all.value()) {
     if (!space.pinned) names.push_back(std::move(space.name));
   }
   return names;

@@ -10,7 +10,7 @@ class LocalStore final : public StoreEngine {
   LocalStore(std::shared_ptr<LocalHandle> handle, LocalOptions options)
       : handle_(std::move(handle)), options_(std::move(options)) {}
 
-  Result<std::unique_ptr<CacheEngine>> cache(const std::string& name, bool table) override;
+  Result<std::unique_ptr<CacheEngine>> cache(const CacheRequest& request) override;
   Result<std::unique_ptr<QueueEngine>> queue(const std::string& name,
                                              const QueueOptions& options) override;
   Result<std::vector<std::string>> caches() override;

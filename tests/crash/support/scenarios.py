@@ -90,6 +90,28 @@ def cache_clear(v: Victim) -> None:
     v.call({"evict": "c"}, lambda: cache.cull(3))
 
 
+def many_names(v: Victim) -> None:
+    """More caches than there are places, one after another; then too many with entries."""
+    v.connect()
+    v.set("k", "stays")
+    v.set("t", "stays", space="table")
+    store = v.store
+    for i in range(242):
+        v.call({}, lambda name=f"n{i}": store.cache(name))
+    for i in range(122):
+        name = f"p{i}"
+        pair = v.call({}, lambda name=name: store.cache(name, overflow="celeriac.over"))
+        change = {"set": [name, "k", i]} if i < 120 else {}  # the others' are in the overflow
+        v.call(change, lambda pair=pair, i=i: pair.set("k", i))
+    v.call({}, lambda: pair.delete_pattern("*"))
+    v.call({}, lambda: store.cache("late", overflow="celeriac.over"))
+    over = store.cache("celeriac.over")
+    v.call({}, over.clear)
+    for i in range(2):  # as many entries at the end as there are in between
+        v.call({}, lambda i=i: over.set(f"k{i}", i))
+    v.set("k", "again")
+
+
 def cache_full(v: Victim) -> None:
     v.connect()
     v.set("pinned", "stays", space="table")
@@ -306,6 +328,7 @@ def _scenarios() -> list[Scenario]:
         Scenario("cache of many", cache_many, nth=2),
         Scenario("clear and cull", cache_clear),
         Scenario("a full cache", cache_full),
+        Scenario("many names", many_names),
         Scenario("table", table_cycle),
         Scenario("queue", queue_cycle, nth=4),
         Scenario("delayed", queue_delayed),
