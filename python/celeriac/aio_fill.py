@@ -18,7 +18,7 @@ from weakref import WeakKeyDictionary
 
 from celeriac.cache_entries import MISSING
 from celeriac.errors import CeleriacError
-from celeriac.fill import Fill
+from celeriac.fill import Fill, Step
 from celeriac.single_flight import Place
 
 InThread = Callable[..., Awaitable[Any]]
@@ -46,13 +46,12 @@ async def get_or_set(
     fill.prepare()
     while True:
         seen = fill.seen()
-        if fill.take_off():
-            break
-        if fill.look_again() or fill.usable:
+        step = fill.step()
+        if step is Step.GIVE:
             return fill.answer
-        if not await _sleep(fill, seen):
+        if step is Step.COMPUTE or not await _sleep(fill, seen):
             break
-    try:
+    with fill:
         if fill.look_again():
             return fill.answer
         fill.begin()
@@ -64,8 +63,6 @@ async def get_or_set(
                 raise
             return value
         return await _store(fill, value, in_thread, again)
-    finally:
-        fill.land()
 
 
 async def result(default: Any, in_thread: InThread = asyncio.to_thread) -> Any:
