@@ -141,3 +141,27 @@ def test_entries_of_invalidated_tags(cache: Cache) -> None:
     assert cache.touch("k", 20) is True
     assert 19 < seconds(cache) <= 20
     assert cache.delete("k") is True
+
+
+def test_tables_as_well(store: Store) -> None:
+    table = store.table("t", ttl=None)
+    table.set("tagged", 1, tags=["t"])
+    assert table.items() == [("tagged", 1)]
+    value, version = table.get_versioned("tagged")
+    assert value == 1
+    assert table.compare_and_set("tagged", 0, 2) is False
+    assert table.compare_and_set("tagged", version, 2) is True
+    assert table.get("tagged") == 2
+    table.delete("tagged")
+    table.get_or_set("k", lambda: "old", 60, stale=GRACE)
+    table.set("other", 1, tags=["t"])
+    assert table.get_versioned("k")[0] == "old"
+    table.touch("k", SOON)
+    table.invalidate("t")
+    time.sleep(SOON + 0.005)
+    assert table.items() == []
+    for key in ("k", "other"):
+        assert table.get_versioned(key) == (None, 0)
+        assert table.compare_and_set(key, 0, "new") is True
+        assert table.compare_and_set(key, 0, "newer") is False
+        assert table.get(key) == "new"
