@@ -161,7 +161,7 @@ class Fill:
     def prepare(self) -> None:
         """Nothing was found that is fresh: who computes?  Raises DeadlockError."""
         self._deadline = time.monotonic() + self._wait
-        if self._lock:
+        if self._lock and (self._ttl is None or self._ttl > 0):  # else there is nothing to wait for
             flights = self._entries.shared.flights
             self.place = flights.place(self._entries.name, self._key)
             flights.check(self.place, self._shown)

@@ -192,6 +192,16 @@ def test_all_compute_at_once_where_the_error_can_not_be_handed_on(
     assert len(calls) == N
 
 
+def test_all_compute_at_once_where_nothing_is_kept(cache: Cache) -> None:
+    together = threading.Barrier(N)
+
+    def compute() -> str:
+        together.wait(30)  # breaks if they come one after the other
+        return "value"
+
+    assert all_at_once(lambda: cache.get_or_set("k", compute, 0, wait=60)) == ["value"] * N
+
+
 @pytest.mark.parametrize("stale", [0, 1000])
 def test_stale_on_error_holds_for_those_who_wait(
     cache: Cache, waiting: Until, stale: float
