@@ -7,6 +7,9 @@ rm -rf "$venv"
 trap 'rm -rf "$venv"' EXIT
 "$python" -m venv "$venv"
 activate
+# Compiled where it is imported, which is less than all: 20 s less for each version.
+export PIP_NO_COMPILE=1 PYTHONPYCACHEPREFIX=$CI_WORK/pycache
+unset PYTHONDONTWRITEBYTECODE
 python -m pip install -q 'pip>=23.1' # the first with --config-settings
 python -m pip install -q '.[test]' --config-settings=cmake.define.CELERIAC_WERROR=ON
 python -c 'import celeriac, celeriac._core, django

@@ -4,9 +4,12 @@ A template such as ``"product:{id}"`` or ``"user:{user.pk}"`` is filled with the
 name, defaults included, as `str.format` does. A callable makes the key from the arguments itself.
 Where neither is given the key is derived: the function's name and all arguments, by value. Only
 what has a value that means the same in every process can be in it: plain data, dates, enums,
-classes, dataclasses, and objects with a primary key (``pk``). And only a function whose module and
-qualified name are its own has a name to derive from: two lambdas, two functions that one function
-makes, two scripts that are both ``__main__``, would share their keys.
+classes, dataclasses, and objects with a primary key (``pk``).
+
+The name is the function's module and qualified name; of a script, ``__main__``, its file instead.
+A function inside of another has its line and the plain values that it closes over beside it, since
+each call of the outer one makes another; what else it closes over is not told apart. What has no
+name that is its own (lambdas, partials, bound methods, objects that can be called) needs a key.
 """
 
 from __future__ import annotations
@@ -19,8 +22,10 @@ import hashlib
 import inspect
 import re
 import string
+import sys
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 from celeriac.errors import ConfigurationError
@@ -58,8 +63,8 @@ def name_of(function: object) -> str:
     return getattr(function, "__qualname__", None) or repr(function)
 
 
-def check_derivable(function: Callable[..., Any]) -> None:
-    """Raises ConfigurationError for a function whose name others may have as well."""
+def own_name(function: Callable[..., Any]) -> str:
+    """What derived keys begin with. Raises ConfigurationError where others may have it as well."""
     module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", None)
     reason = ""
     if not isinstance(module, str) or not isinstance(name, str):
@@ -68,15 +73,34 @@ def check_derivable(function: Callable[..., Any]) -> None:
         reason = "a bound method has the name of every other object's"
     elif "<lambda>" in name:
         reason = "all lambdas of a place have the same name"
-    elif "<locals>" in name:
-        reason = "what a function makes has the same name at each of its calls"
     elif module == "__main__":
-        reason = "every script's module is called __main__"
+        module = getattr(sys.modules.get("__main__"), "__file__", None)
+        if module is None:
+            reason = "what is typed into an interpreter is called __main__ in each of them"
     if reason:
         raise ConfigurationError(
             f"no key can be derived for {name_of(function)}: {reason}, so that different functions "
             'would share their entries; give key= a template ("name:{argument}") or a callable'
         )
+    within = _surroundings(function) if "<locals>" in str(name) else ""
+    return f"{module}.{name}{within}"
+
+
+def _surroundings(function: Callable[..., Any]) -> str:
+    """Line and plain values of a function that another one made, as they are now."""
+    code = getattr(function, "__code__", None)
+    if code is None:
+        return ""
+    values = []
+    for variable, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
+        with suppress(ValueError, TypeError):  # not set yet; nothing plain
+            values.append(f"{variable}={_rendered(cell.cell_contents)}")
+    text = ",".join([str(code.co_firstlineno), *values])
+    return f"[{text}]" if _SHORT.match(text) else f"[{_digest(text)}]"
+
+
+def _digest(text: str) -> str:
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 class Arguments:
@@ -135,21 +159,21 @@ def fill(template: str, named: Mapping[str, Any], *, pattern: bool = False) -> s
     return _Escaping().vformat(template, (), named) if pattern else template.format_map(named)
 
 
-def derived(function: Callable[..., Any], named: Mapping[str, Any]) -> str:
-    """A key of the function's name and its arguments. Raises TypeError that names the argument."""
+def derived(name: str, named: Mapping[str, Any]) -> str:
+    """A key of a function's own name and the arguments. Raises TypeError that names one."""
     parts = []
-    for name, value in named.items():
+    for argument, value in named.items():
         try:
-            parts.append(f"{name}={_rendered(value)}")
+            parts.append(f"{argument}={_rendered(value)}")
         except TypeError as error:
             raise TypeError(
-                f"no key can be derived for {name_of(function)}(): its argument {name!r} has "
+                f"no key can be derived for {name}(): its argument {argument!r} has "
                 f"{error}; give key= a template or a callable"
             ) from None
     text = ",".join(parts)
     if not _SHORT.match(text):
-        text = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
-    return f"{function.__module__}.{function.__qualname__}:{text}"
+        text = _digest(text)
+    return f"{name}:{text}"
 
 
 def _rendered(value: Any) -> str:

@@ -150,7 +150,7 @@ class CachedFunction:
         if isinstance(key, str):
             self._arguments.check(key, "key")
         elif key is None:
-            call_keys.check_derivable(function)
+            self._name = call_keys.own_name(function)
         elif not callable(key):
             raise TypeError(f"key= is a template or a callable, not {type(key).__name__}")
         self._prefix = checks.text(prefix, "prefix")
@@ -208,7 +208,7 @@ class CachedFunction:
         else:
             named = self._arguments.named(args, kwargs)
             if self._key is None:
-                key = call_keys.derived(self._function, named)
+                key = call_keys.derived(self._name, named)
             else:
                 key = call_keys.fill(self._key, named)
         return _joined(self._prefix, key)
@@ -270,9 +270,9 @@ def cached(
 
     :param ttl: seconds, None for ever; not given, the cache's own.
     :param key: a template over the arguments, a callable that takes them, or None: derived from
-        the function's module, qualified name and all arguments. Lambdas, functions inside of
-        functions, bound methods, partials, and functions of ``__main__`` have no name that is
-        theirs alone: they need a key.
+        the function's module, qualified name and all arguments. Lambdas, bound methods and
+        partials have no name that is theirs alone: they need a key. A function inside of another
+        is told from its twins by its line and the plain values that it closes over.
     :param prefix: stands before the key, with a colon between.
     :param tags: templates over the arguments, or a callable that takes them.
     :param cache: a cache or a function that gives one; see this module's text.

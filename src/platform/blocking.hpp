@@ -15,7 +15,7 @@ struct BlockingHooks {
 
 void set_blocking_hooks(BlockingHooks hooks);
 
-// Asked by calls that wait for something to happen, after each time they slept. True: end with
+// Asked by calls that wait for something to happen, before each time they sleep. True: end with
 // kInterrupted. (Calls that wait for a mutex don't ask: they end soon anyway.)
 bool blocking_interrupted();
 

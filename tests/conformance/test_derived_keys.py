@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import functools
 import pickle
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,11 +31,11 @@ class Callable:
         return x
 
 
-def a_function_of_main(x: int) -> int:
+def typed(x: int) -> int:
     return x
 
 
-a_function_of_main.__module__ = "__main__"
+typed.__module__ = "__main__"
 
 
 @pytest.mark.parametrize(
@@ -42,25 +45,68 @@ a_function_of_main.__module__ = "__main__"
         (functools.partial(divmod, 7), "a partial has no name of its own"),
         (Callable(), "a Callable has no name of its own"),
         (Callable().method, "a bound method has the name"),
-        (a_function_of_main, "called __main__"),
-        (functools.wraps(a_function_of_main)(lambda x: x), "called __main__"),
+        (typed, "called __main__"),
+        (functools.wraps(typed)(lambda x: x), "called __main__"),
         ([].append, "no name of its own"),
     ],
 )
 def test_no_key_is_derived_where_others_would_share_it(
-    cache: Cache, function: Any, reason: str
+    cache: Cache, function: Any, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def inner(x: int) -> int:
-        return x
-
+    monkeypatch.delattr(sys.modules["__main__"], "__file__", raising=False)
     for decorate in (cached, cached(60), cached(tags=["t"], prefix="p")):
         with pytest.raises(celeriac.ConfigurationError, match=f"{reason}.* give key="):
             decorate(function)
-        with pytest.raises(celeriac.ConfigurationError, match=r"<locals>\.inner: .* give key="):
-            decorate(inner)
     given = cached(key=lambda *args: f"k:{args[0]}")(function)
     assert given.cache_key(3) == "k:3"
     assert repr(given).startswith("<cached ")
+
+
+def adder(n: int, log: list[int]) -> Any:
+    def add(x: int) -> int:
+        log.append(x)
+        return x + n
+
+    return add
+
+
+def test_functions_inside_of_functions(cache: Cache) -> None:
+    calls: list[int] = []
+    one, two = cached(adder(1, calls)), cached(adder(2, calls))
+    assert [one(5), two(5), one(5), two(5)] == [6, 7, 6, 7]
+    assert calls == [5, 5]
+    twin = cached(adder(1, []))  # as another process makes it
+    assert twin.cache_key(5) == one.cache_key(5) != two.cache_key(5)
+
+    def add(x: int) -> int:
+        return x
+
+    first = cached(add)
+
+    def add(x: int) -> int:  # type: ignore[no-redef]
+        return -x
+
+    assert [first(3), cached(add)(3)] == [3, -3]
+
+
+SCRIPT = """
+import sys, celeriac
+celeriac.set_default(celeriac.connect(sys.argv[1]))
+@celeriac.cached
+def f(x): return [__file__, x]
+assert f(1) == f(1)
+print(f(1)[0])
+"""
+
+
+def test_scripts_do_not_share_their_functions(store: Store, tmp_path: Path) -> None:
+    scripts = [tmp_path / "a.py", tmp_path / "b.py"]
+    for script in scripts * 2:
+        script.write_text(SCRIPT)
+        done = subprocess.run(
+            [sys.executable, str(script), store.url], capture_output=True, text=True, check=False
+        )
+        assert (done.stdout, done.stderr) == (f"{script}\n", "")
 
 
 def test_things_without_a_name(cache: Cache) -> None:

@@ -176,6 +176,26 @@ store.queue("q").put(b"still usable")
     assert process.wait(30) == 0
 
 
+@pytest.mark.parametrize("wait", sorted(WAITS))
+def test_ctrl_c_ends_a_wait_that_is_about_to_sleep(python: Python, wait: str) -> None:
+    """The signal comes when it likes: before the wait, while it starts, while it sleeps."""
+    process = python(f"""
+for _ in range(100):
+    try:
+        print("waits", flush=True)
+        {WAITS[wait]}
+    except KeyboardInterrupt:
+        print("interrupted", flush=True)
+""")
+    assert process.stdout is not None
+    for turn in range(100):
+        assert process.stdout.readline() == "waits\n"
+        time.sleep(turn % 20 * 0.00002)
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.readline() == "interrupted\n"
+    assert process.wait(30) == 0
+
+
 def test_a_handler_that_returns_does_not_end_a_wait(store: celeriac.Store, python: Python) -> None:
     process = python("""
 import signal
