@@ -1,4 +1,5 @@
-"""What holds for all tests: nothing that could have been tested is left out unseen.
+"""What holds for all tests: nothing that could have been tested is left out unseen, and none fails
+for the speed of the machine.
 
 A test whose server or tool isn't there skips with a reason that says what to install. Where
 everything is known to be there, `CELERIAC_COMPLETE=1` turns every skip into a failed run, but for
@@ -15,12 +16,22 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 # Helpers of all tests; pytest's importlib mode leaves sys.path alone.
 sys.path.insert(0, str(Path(__file__).parent / "support"))
+
+with suppress(ImportError):
+    from hypothesis import HealthCheck, settings
+
+    # By default an example fails after 200 ms: a busy machine does that to any.
+    settings.register_profile(
+        "celeriac", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    )
+    settings.load_profile("celeriac")
 
 ANOTHER_BUILD = re.compile(r"CELERIAC_[A-Z_]+|sanitizer", re.IGNORECASE)
 

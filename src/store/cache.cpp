@@ -344,7 +344,7 @@ void Cache::each(std::uint32_t space, OwnerTag me,
         for (const layout::Word& way : buckets[i].ways) {
           const IndexWord w{way.load(std::memory_order_relaxed)};
           const layout::Entry* e = w.block() == 0 ? nullptr : index_.entry(w.block());
-          if (e == nullptr || !index_.belongs(*e, space, generation) || !present(*e)) continue;
+          if (e == nullptr || !Index::belongs(*e, space, generation) || !present(*e)) continue;
           const char* p = base_.heap.payload(w.block(), sizeof *e + e->key_size);
           if (p != nullptr) keys.emplace_back(p + sizeof *e, e->key_size);
         }

@@ -160,7 +160,7 @@ class Namespaces {
   bool begin_anew(std::uint32_t index, State state, unsigned flags);
 
   // REQUIRE the directory mutex.
-  std::uint32_t find(std::string_view name) const;
+  std::uint32_t find(std::string_view wanted) const;
   std::uint32_t free_place(const NamespaceRequest& request);
   void take(std::uint32_t index, std::string_view name, unsigned flags);
   Result<std::uint32_t> open_overflow(const NamespaceRequest& request);
