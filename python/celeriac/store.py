@@ -99,7 +99,8 @@ class Store:
             and ``loads(bytes)``.
         :param compressor: ``zlib``, ``lzma``, ``lz4`` or ``zstd``, for values that are larger than
             ``compress_above`` bytes when serialized, and smaller compressed.
-        :param max_entries: bound by count, beside the store's bound by memory.
+        :param max_entries: bound by count, beside the store's bound by memory. It is the
+            namespace's, for everybody who uses it: whoever names one last has set it.
         :param version: entries of another version are another cache's.
 
         Serializer and compressor are named in each entry that isn't in the core's own form: after

@@ -77,6 +77,11 @@ void Namespaces::clear(std::uint32_t index) {
   CELERIAC_CRASH_POINT("namespaces.clear.done");
 }
 
+void Namespaces::limit(std::uint32_t index, std::uint32_t max_entries) {
+  record(index).max_entries.store(max_entries, std::memory_order_relaxed);
+  CELERIAC_CRASH_POINT("namespaces.limit.stored");
+}
+
 std::vector<NamespaceName> Namespaces::list() const {
   std::vector<NamespaceName> all;
   const std::uint32_t n = count();

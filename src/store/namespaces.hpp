@@ -37,6 +37,12 @@ class Namespaces {
 
   std::uint32_t generation(std::uint32_t index) const;
   bool pinned(std::uint32_t index) const;
+  // How many entries it may have, 0 = as many as memory holds.
+  std::uint32_t max_entries(std::uint32_t index) const {
+    return record(index).max_entries.load(std::memory_order_relaxed);
+  }
+  // Thread-safe. Crash-safe: one store.
+  void limit(std::uint32_t index, std::uint32_t max_entries);
   // All entries become absent in one step. Thread-safe. Crash-safe: one increment.
   void clear(std::uint32_t index);
   std::vector<NamespaceName> list() const;

@@ -54,7 +54,7 @@ Result<IncrementResult> LocalCache::increment(std::string_view key, std::int64_t
 Status LocalCache::clear() {
   const Result<OwnerTag> me = handle_->enter();
   if (!me) return me.status();
-  handle_->core().cache().namespaces().clear(space_);
+  handle_->core().cache().clear(space_, me.value());
   return Status::ok();
 }
 
@@ -62,6 +62,13 @@ Result<std::uint64_t> LocalCache::cull(std::uint64_t n) {
   const Result<OwnerTag> me = handle_->enter();
   if (!me) return me.status();
   return handle_->core().cache().eviction().cull(space_, n, me.value());
+}
+
+Status LocalCache::limit(std::uint32_t max_entries) {
+  const Result<OwnerTag> me = handle_->enter();
+  if (!me) return me.status();
+  handle_->core().cache().limit(space_, max_entries, me.value());
+  return Status::ok();
 }
 
 Result<std::uint64_t> LocalCache::entries() {

@@ -20,6 +20,7 @@ class LocalCache final : public CacheEngine {
                                     std::int64_t* result) override;
   Status clear() override;
   Result<std::uint64_t> cull(std::uint64_t n) override;
+  Status limit(std::uint32_t max_entries) override;
   Result<std::uint64_t> entries() override;
   Result<CacheCounts> counts() override;
   Status each(const std::function<bool(std::string_view, const ValueBuffer&)>& visit) override;
