@@ -91,6 +91,8 @@ class Cache:
         self.name = name
         self.ttl_default = ttl
         self.max_entries = max_entries
+        if max_entries is not None:
+            core.limit(min(max_entries, 2**32 - 1))
 
     @property
     def is_plain(self) -> bool:
@@ -111,12 +113,6 @@ class Cache:
             checks.check_ttl(ttl)
         return ttl
 
-    def _bound(self) -> None:
-        if self.max_entries is not None:
-            over = self._core.entries() - self.max_entries + 1
-            if over > 0:
-                self._core.cull(over)
-
     # ------------------------------------------------------------------ one key
 
     def get(self, key: Key, default: Any = None) -> Any:
@@ -133,7 +129,6 @@ class Cache:
             self._core.delete(key)
             return
         packed = self._packed(value, tags)
-        self._bound()
         self._core.set(key, packed, seconds)
 
     def add(
@@ -144,7 +139,6 @@ class Cache:
         if seconds is not None and seconds <= 0:
             return key not in self
         packed = self._packed(value, tags)
-        self._bound()
         return self._entries.add(key, packed, seconds)
 
     def replace(
@@ -223,7 +217,6 @@ class Cache:
         """One call of :meth:`get_or_set`, for who drives it (threads, event loops)."""
         seconds = self._seconds(ttl)
         checks.check_ttl(seconds)  # before the function is called
-        options.setdefault("make_room", self._bound)
         return filling.Fill(self._entries, key, seconds, **options)
 
     def incr(self, key: Key, delta: int = 1) -> int:
@@ -351,17 +344,17 @@ class Cache:
 
     def _steps(self, itersize: int) -> Iterator[dict[Any, int]]:
         """The keys that are there, with the bytes of key and value as they are stored."""
-        cursor: tuple[int, int] | None = (0, 0)
+        cursor: tuple[int, int, int] | None = (0, 0, 0)
         last: set[Any] = set()
         while cursor is not None:
-            part = cursor[0] >> 32
+            part = cursor[0] >> 32 & 0xFFFF
             cursor, keys, packed, sizes = self._core.scan(cursor, itersize)
             step = {key: size for key, size in zip(keys, sizes, strict=True) if key not in last}
             for key in packed:
                 if self._entries.left(key) is MISSING:
                     step.pop(key, None)
             # Keys come twice only while the table that they stand in is replaced.
-            last = last.union(step) if cursor and cursor[0] >> 32 == part else set(step)
+            last = last.union(step) if cursor and cursor[0] >> 32 & 0xFFFF == part else set(step)
             yield step
 
     def keys(self, pattern: str = "*") -> list[Any]:

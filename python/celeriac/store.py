@@ -111,7 +111,9 @@ class Store:
             and ``loads(bytes)``.
         :param compressor: ``zlib``, ``lzma``, ``lz4`` or ``zstd``, for values that are larger than
             ``compress_above`` bytes when serialized, and smaller compressed.
-        :param max_entries: bound by count, beside the store's bound by memory.
+        :param max_entries: bound by count, beside the store's bound by memory. It is the
+            namespace's, for everybody who uses it: whoever names one last has set it. While
+            entries are kept in an ``overflow``, memory alone bounds them.
         :param version: entries of another version are another cache's.
         :param overflow: a cache that keeps this one's entries, with those of others, while the
             store has no place for one more namespace; without it that is NotEnoughMemory. For

@@ -235,6 +235,10 @@ void register_cache(py::module_& m) {
       .def(
           "cull", [](CacheHandle& c, std::uint64_t n) { return take(c.engine->cull(n)); },
           py::arg("n"))
+      .def(
+          "limit",
+          [](CacheHandle& c, std::uint32_t max_entries) { check(c.engine->limit(max_entries)); },
+          py::arg("max_entries"))
       .def("entries", [](CacheHandle& c) { return take(c.engine->entries()); })
       .def("counts", &counts)
       .def("items", &items)

@@ -26,6 +26,7 @@ namespace celeriac {
 struct ScanCursor {
   std::uint64_t place = 0;
   std::uint64_t table = 0;
+  std::uint64_t moves = 0;
 };
 
 // A cache namespace or a table. Keys are bytes, at most kMaxKeyBytes (kValueTooLarge beyond).
@@ -45,6 +46,8 @@ class CacheEngine {
   // False, and nothing has changed: the entries are kept in the overflow, with those of others.
   virtual Result<bool> clear() = 0;
   virtual Result<std::uint64_t> cull(std::uint64_t n) = 0;
+  // At most so many entries, for everybody who uses the cache; 0 = as many as memory holds.
+  virtual Status limit(std::uint32_t max_entries) = 0;
   virtual Result<std::uint64_t> entries() = 0;
   virtual Result<CacheCounts> counts() = 0;
   virtual Status each(

@@ -5,27 +5,21 @@
 namespace celeriac {
 namespace {
 
-// Single entries are tried this often; holes that lie apart don't add up to one that fits.
-constexpr int kSingles = 4;
 constexpr int kTries = 32;
 constexpr std::uint64_t kStretch = 1ULL << 16U;
 
 }  // namespace
 
-Result<std::uint64_t> Base::allocate(std::uint64_t bytes, OwnerTag me, std::uint64_t ceiling) {
-  Result<std::uint64_t> block = heap.allocate(bytes, me, ceiling);
-  // Cache entries give way to each other one by one. Everything else, which stays longer, gets
-  // whole stretches, so that it lies together and doesn't break up what is left.
-  const bool entry = ceiling != kNoCeiling;
-  const std::uint64_t wanted = entry ? Heap::cost(bytes) : std::max(Heap::cost(bytes), kStretch);
+Result<std::uint64_t> Base::allocate(std::uint64_t bytes, OwnerTag me) {
+  Result<std::uint64_t> block = heap.allocate(bytes, me);
+  // What isn't the cache's stays longer: it gets whole stretches, so that it lies together and
+  // doesn't break up what is left.
   for (int i = 0; make_room && i < kTries; ++i) {
     if (block || block.status().code() != Code::kNotEnoughMemory) return block;
-    const bool contiguous = !entry || i >= kSingles;
-    std::uint64_t freed = make_room(wanted, contiguous, me);
-    if (freed == 0 && contiguous) freed = make_room(Heap::cost(bytes), true, me);
-    if (freed == 0 && contiguous) break;
-    if (freed == 0) i = kSingles - 1;  // nothing single to give: neighbours may do
-    block = heap.allocate(bytes, me, ceiling);
+    std::uint64_t freed = make_room(std::max(Heap::cost(bytes), kStretch), true, me);
+    if (freed == 0) freed = make_room(Heap::cost(bytes), true, me);
+    if (freed == 0) break;
+    block = heap.allocate(bytes, me);
   }
   if (block || block.status().code() != Code::kNotEnoughMemory) return block;
   const HeapStats s = heap.stats();

@@ -22,8 +22,7 @@ struct Base {
 
   // Heap::allocate(), making room when memory is short: the cache gives way to everything else.
   // REQUIRES: the caller holds no shard's mutex. Thread-safe. Crash-safe: as Heap::allocate().
-  Result<std::uint64_t> allocate(std::uint64_t bytes, OwnerTag me,
-                                 std::uint64_t ceiling = kNoCeiling);
+  Result<std::uint64_t> allocate(std::uint64_t bytes, OwnerTag me);
 };
 
 // Structures that hold 64-byte-aligned objects put them here inside their block.

@@ -93,6 +93,13 @@ std::uint64_t Heap::pop_fitting(Bin bin, std::uint64_t units) {
   return 0;
 }
 
+bool Heap::may_fit(std::uint64_t bytes) const {
+  const Bin bin = bin_of(cost(bytes) / 16);
+  const std::uint64_t above = control_.first_bitmap.load(std::memory_order_relaxed);
+  const std::uint32_t beside = control_.second_bitmap[bin.first].load(std::memory_order_relaxed);
+  return (above & (~0ULL << bin.first << 1U)) != 0 || (beside & (~0U << bin.second)) != 0;
+}
+
 std::uint64_t Heap::find(std::uint64_t units) {
   // Any block of the bin after the rounded-up size fits: the first of the first non-empty bin.
   std::uint64_t rounded = units;

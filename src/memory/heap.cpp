@@ -43,6 +43,13 @@ char* Heap::payload(std::uint64_t offset, std::uint64_t bytes) {
   return arena_.at<char>(offset + sizeof(layout::BlockHeader), room - sizeof(layout::BlockHeader));
 }
 
+std::uint64_t Heap::room(std::uint64_t offset) {
+  const layout::BlockHeader* b = block(offset);
+  if (b == nullptr) return 0;
+  const std::uint64_t bytes = own_units(b->sizes.load(std::memory_order_relaxed)) * 16;
+  return bytes < sizeof(layout::BlockHeader) ? 0 : bytes - sizeof(layout::BlockHeader);
+}
+
 std::uint64_t Heap::ticket(std::uint64_t offset) {
   const layout::BlockHeader* b = offset == 0 ? nullptr : block(offset);
   if (b == nullptr) return 0;

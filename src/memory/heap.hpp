@@ -60,7 +60,7 @@ class Heap {
         owners_(owners),
         control_(*arena.fixed<layout::HeapControl>(layout::kHeap)) {}
 
-  // What the arena may grow to for cache entries. The last eighth is for everything else, so that a
+  // What the arena may grow to for the cache. The last eighth is for everything else, so that a
   // cache that has filled its part leaves unbroken room for queues.
   std::uint64_t cache_ceiling() const { return arena_.capacity() - arena_.capacity() / 8; }
 
@@ -92,6 +92,10 @@ class Heap {
   // Payload of a block, or null when `bytes` don't fit into it or the offset is nonsense.
   char* payload(std::uint64_t offset, std::uint64_t bytes);
   layout::Word* word(std::uint64_t offset);
+  // Is there a free block for so many bytes, about? A hint, without the mutex.
+  bool may_fit(std::uint64_t bytes) const;
+  // Bytes of a block's payload, 0 when the offset is nonsense.
+  std::uint64_t room(std::uint64_t offset);
 
   // A run of neighbouring blocks with at least `bytes` (headers included) together, each free or
   // one that `gives_way(offset)` says could be freed: those are what it returns, for the caller to

@@ -51,7 +51,7 @@ bool Namespaces::begin_anew(std::uint32_t index, State state, unsigned flags) {
   Bits old{w.load(std::memory_order_relaxed)};
   Bits next;
   do {  // again when a clear() came between
-    if (old.incarnation() == Bits::kLastIncarnation) return false;
+    if (old.incarnation() == Bits::kLastIncarnation || sweep_due(index)) return false;
     next = Bits::make(state, flags, old.incarnation() + 1, after(old.generation()));
     // release: as in clear()
   } while (!w.compare_exchange_weak(old.bits, next.bits, std::memory_order_acq_rel));
@@ -104,6 +104,7 @@ void Namespaces::take(std::uint32_t index, std::string_view name, unsigned flags
       w->store(0, std::memory_order_relaxed);
     }
   }
+  r.max_entries.store(0, std::memory_order_relaxed);  // N9
   std::memcpy(r.name, name.data(), name.size());
   r.name_length.store(static_cast<std::uint32_t>(name.size()), std::memory_order_relaxed);
   CELERIAC_CRASH_POINT("namespaces.open.named");
@@ -176,6 +177,7 @@ bool Namespaces::clear(std::uint32_t space) {
   Bits next;
   do {
     if (old.state() != kUsed || old.incarnation() != space / layout::kMaxNamespaces) return false;
+    if (sweep_due(space)) return false;
     const bool new_era =
         (old.flags() & kOverflow) != 0 && old.incarnation() != Bits::kLastIncarnation;
     next = Bits::make(kUsed, old.flags() & ~(new_era ? kFull : 0U),
@@ -183,6 +185,30 @@ bool Namespaces::clear(std::uint32_t space) {
     // release: entries set before the clear are not seen as of the new generation
   } while (!w.compare_exchange_weak(old.bits, next.bits, std::memory_order_acq_rel));
   CELERIAC_CRASH_POINT("namespaces.clear.done");
+  return true;
+}
+
+bool Namespaces::sweep_due() const {
+  const std::uint32_t n = count();
+  for (std::uint32_t i = 0; i < n; ++i) {
+    if (sweep_due(i)) return true;
+  }
+  return false;
+}
+
+void Namespaces::swept(std::uint32_t index, std::uint32_t generation) {
+  // release pairs with the acquire in sweep_due()
+  record(index).swept.store(generation, std::memory_order_release);
+  CELERIAC_CRASH_POINT("namespaces.swept.stored");
+}
+
+Result<bool> Namespaces::limit(std::uint32_t space, std::uint32_t max_entries, OwnerTag me) {
+  OwnerMutex mutex(base_.arena.header().directory, base_.owners);
+  const MutexGuard guard(mutex, mutex.lock_within(me, kMutexPatience));
+  if (!guard.held()) return mutex_timeout("the directory of namespaces");
+  if (!good(space) || is_overflow(space)) return false;
+  record(space).max_entries.store(max_entries, std::memory_order_relaxed);
+  CELERIAC_CRASH_POINT("namespaces.limit.stored");
   return true;
 }
 

@@ -27,6 +27,7 @@ class LocalCache final : public CacheEngine {
                                     std::int64_t* result) override;
   Result<bool> clear() override;
   Result<std::uint64_t> cull(std::uint64_t n) override;
+  Status limit(std::uint32_t max_entries) override;
   Result<std::uint64_t> entries() override;
   Result<CacheCounts> counts() override;
   Status each(const std::function<bool(std::string_view, const ValueBuffer&)>& visit) override;
@@ -51,6 +52,8 @@ class LocalCache final : public CacheEngine {
   std::shared_ptr<LocalHandle> handle_;
   CacheRequest request_;
   std::atomic<std::uint32_t> space_;  // what the name led to when it was looked up last
+  // What limit() said last, kNever = nothing: for the next place, which has no limit (N9).
+  std::atomic<std::uint64_t> limit_{kNever};
 };
 
 }  // namespace celeriac

@@ -22,6 +22,8 @@ LocalCore::LocalCore(std::unique_ptr<Arena> arena, std::unique_ptr<Owners> owner
   recovery_.add([this](const DeadOwners& dead) {
     if (dead.interrupted()) heap_.mark_dirty();
     queues_.repair(dead);
+    const OwnerTag me = owners_->current();
+    if (me.valid() && dead.interrupted()) cache_.eviction().repair(dead, me);
   });
   recovery_.add_finisher([this](const DeadOwners&) {
     const OwnerTag me = owners_->current();

@@ -13,6 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+_CAPACITY_AT: Final = 104  # Header.capacity
+_LOGS_AT: Final = 602112  # kLogs, and in each LogRecord the offset of its ghosts
+_LOGS: Final = 257
+_LOG_BYTES: Final = 144
+_GHOSTS_AT: Final = 104
 _BASE_SIZE_AT: Final = 88  # HeaderFixed.base_size
 _SIZE_AT: Final = 112  # Header.size, behind HeaderFixed and Header.capacity
 FREE, WRITING, LIVE, GARBAGE = range(4)
@@ -23,6 +28,7 @@ STATES: Final = ("free", "writing", "live", "garbage")
 class HeapPicture:
     """What a walk over all blocks found; sizes are bytes with their heads."""
 
+    ordinary_segment: int = 0  # size of the cache's segments in this arena
     whole: bool = False  # the walk ended exactly at the arena's end
     free_bytes: int = 0
     used_bytes: int = 0
@@ -44,6 +50,12 @@ def look_at_heap(store_path: str | Path) -> HeapPicture:
     (offset,) = struct.unpack_from("=Q", data, _BASE_SIZE_AT)
     (end,) = struct.unpack_from("=Q", data, _SIZE_AT)
     picture = HeapPicture()
+    (capacity,) = struct.unpack_from("=Q", data, _CAPACITY_AT)
+    picture.ordinary_segment = min(max((capacity // 1024 + 4095) // 4096 * 4096, 4096), 128 << 10)
+    ghosts = {
+        struct.unpack_from("=Q", data, _LOGS_AT + _LOG_BYTES * i + _GHOSTS_AT)[0]
+        for i in range(_LOGS)
+    }
     before = 0
     free_before = False
     while offset < end:
@@ -61,7 +73,9 @@ def look_at_heap(store_path: str | Path) -> HeapPicture:
             picture.free_neighbours += free_before
         else:
             picture.used_bytes += units * 16
-            if state == LIVE:
+            if offset in ghosts:
+                assert state == LIVE
+            elif state == LIVE:
                 picture.live[units * 16] += 1
             else:
                 picture.orphans.append((STATES[state], units * 16))
@@ -81,7 +95,9 @@ def aligned(payload: int) -> int:
     return _cost(payload + 48)
 
 
-TABLES: Final = {aligned(64 << log2) for log2 in range(2, 20)}
+TABLES: Final = {aligned(64 * ((8 + i % 8) << (i // 8) >> 1)) for i in range(96)}
+SEGMENTS: Final = "segments of the cache"
+CHUNK_OF_SEGMENTS: Final = aligned(64 * 256)
 TIMERS: Final = {_cost(16 * 256 << log2) for log2 in range(12)}
 CHUNK: Final = aligned(64 * 1024)
 
@@ -91,6 +107,7 @@ def kinds_of_blocks(picture: HeapPicture, queue: int, lane: int) -> Counter[str]
     kinds: Counter[str] = Counter()
     names = dict.fromkeys(TABLES, "tables of the index")
     names |= dict.fromkeys(TIMERS, "arrays of timers")
+    names |= {CHUNK_OF_SEGMENTS: "chunks of segments", picture.ordinary_segment: SEGMENTS}
     names |= {queue: "queue records", lane: "lanes", CHUNK: "chunks of slots"}
     for size, n in picture.live.items():
         # A block may be 16 bytes larger than asked for: nothing smaller than 32 is cut off.
@@ -107,6 +124,8 @@ def leaks(picture: HeapPicture, queue: int, lane: int, lanes: int, queues: int =
         "queue records": queues,
         "lanes": lanes,
         "chunks of slots": 4,
+        "chunks of segments": 4,
+        SEGMENTS: 16,
         "arrays of timers": 1,
         "tables of the index": 64,
     }
