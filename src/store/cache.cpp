@@ -212,6 +212,7 @@ Result<bool> Cache::store(std::uint32_t space, std::string_view key, const Value
   const Place place(index_.hash(space, key));
   Status fits = check_size(key.size(), value.bytes.size(), spaces_.pinned(space));
   if (!fits) return fits;
+  Fit fit = Fit::kProper;  // of a larger table
   for (int attempt = 0; attempt < 16; ++attempt) {
     // What is there now decides into which queue an entry goes, and whether there is any use in
     // writing one; both are asked again under the mutex.
@@ -249,7 +250,15 @@ Result<bool> Cache::store(std::uint32_t space, std::string_view key, const Value
       attempt = 1;
       continue;
     }
-    layout::Word* way = found ? found->way : index_.free_way(place, me);
+    layout::Word* way = found ? found->way : index_.free_way(place, fit, me);
+    if (way == nullptr && fit == Fit::kProper) {
+      // The table should grow, and not into the midst of the cache: have it give way first.
+      guard.unlock();
+      discard(w, me);
+      eviction_.push(index_.next_table(place.shard), me);
+      fit = Fit::kAnyHole;
+      continue;
+    }
     if (way == nullptr && (way = index_.victim(place)) != nullptr) {
       spaces_.counters(space, me).evictions.fetch_add(1, std::memory_order_relaxed);
     }
@@ -257,7 +266,7 @@ Result<bool> Cache::store(std::uint32_t space, std::string_view key, const Value
       // Neither a way nor memory for a larger table: make room for one and look again.
       guard.unlock();
       discard(w, me);
-      if (eviction_.make_room(1ULL << 16U, true, me) > 0) continue;
+      if (eviction_.make_room(1ULL << 16U, me) > 0) continue;
       break;
     }
     const Leftover left =

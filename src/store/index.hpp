@@ -139,7 +139,9 @@ class Index {
   // A way for a new entry, free or of a cleared generation; moves others to their other bucket or
   // grows the table when it must. Null when memory is short: then victim() names one to evict.
   // Crash-safe: X4; the table grows by one store; X3.
-  layout::Word* free_way(const Place& place, OwnerTag me);
+  layout::Word* free_way(const Place& place, Fit fit, OwnerTag me);
+  // Bytes in one piece for the next larger table. REQUIRES: nothing; a hint.
+  std::uint64_t next_table(std::uint32_t shard);
   layout::Word* victim(const Place& place);
   // A word that may lead to the key: only its tag and generation are compared.
   IndexWord guess(const Place& place, std::uint32_t space);
@@ -162,7 +164,7 @@ class Index {
   }
 
  private:
-  bool grow(std::uint32_t shard, OwnerTag me);
+  bool grow(std::uint32_t shard, Fit fit, OwnerTag me);
   bool fill(layout::Bucket* to, std::uint64_t size, TableWord from);
   layout::Word* make_way(layout::Bucket* b, std::uint64_t size, std::uint64_t first,
                          std::uint16_t tag, layout::Shard* moves);
@@ -179,9 +181,9 @@ class Index {
 // The shard's mutex, repaired if it came from the dead.
 class ShardGuard {
  public:
-  ShardGuard(Base& base, Index& index, std::uint32_t shard, OwnerTag me)
+  ShardGuard(Base& base, Index& index, std::uint32_t shard, OwnerTag me, bool try_only = false)
       : mutex_(index.shard(shard).mutex, base.owners),
-        guard_(mutex_, mutex_.lock_within(me, kMutexPatience)) {
+        guard_(mutex_, try_only ? mutex_.try_lock(me) : mutex_.lock_within(me, kMutexPatience)) {
     if (!guard_.recovered()) return;
     const OperationScope operation(base.owners.record(me.slot));  // readers come here too
     index.repair(shard, me);

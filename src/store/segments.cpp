@@ -237,13 +237,14 @@ bool Segments::scarce() const {
          !base_.heap.may_fit(bytes);
 }
 
-Result<std::uint32_t> Segments::add(SegmentPlace to, std::uint64_t bytes, bool draining,
+Result<std::uint32_t> Segments::add(SegmentPlace to, std::uint64_t bytes, RoomFor what,
                                     OwnerTag me) {
-  Result<std::uint64_t> block = base_.heap.allocate(bytes, me, base_.heap.cache_ceiling());
+  Result<std::uint64_t> block =
+      base_.heap.allocate(bytes, me, what == RoomFor::kPushed ? Fit::kMoved : Fit::kCache);
   layout::Word* spare = nullptr;
   for (layout::Word& word : directory().spare) {
     const std::uint64_t kept = word.load(std::memory_order_relaxed);
-    if (block || !draining || kept == 0 || base_.heap.room(kept) < bytes) continue;
+    if (block || what == RoomFor::kNew || kept == 0 || base_.heap.room(kept) < bytes) continue;
     spare = &word;
     block = kept;
   }
