@@ -240,6 +240,7 @@ struct HeapControl {
   Word live_blocks;
   Word window_hand;    // where the next window() of the cache begins
   Word low_hand;       // below it no cache's block begins that could give way
+  Word push_line;      // what leaves the last window() for others goes above it
   Word other_bytes;    // in blocks of the open heap that aren't the cache's, and in nests
   FreeLists lists[2];  // of the open heap, of the nests
 };

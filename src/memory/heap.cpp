@@ -102,7 +102,8 @@ Status Heap::place_or_grow(std::uint64_t units, std::uint64_t bytes, Fit fit,
                            std::uint64_t* offset) {
   const bool cache = fit == Fit::kCache || fit == Fit::kMoved;
   const auto look = [&] {
-    *offset = place(units, fit, line(units));
+    const std::uint64_t pushed = control_.push_line.load(std::memory_order_relaxed);
+    *offset = place(units, fit, fit == Fit::kMoved ? std::max(pushed, line(units)) : line(units));
     if (*offset == 0 && fit == Fit::kAnyHole) *offset = place(units, fit, kNever);
     return *offset != 0;
   };
@@ -116,7 +117,10 @@ Status Heap::place_or_grow(std::uint64_t units, std::uint64_t bytes, Fit fit,
     grown = grow(cache ? units : piece(bytes) / 16, ceiling_for(fit));
   }
   if (grown) look();
-  if (*offset == 0 && cache) *offset = place(units, fit, 0);
+  if (*offset == 0 && cache) {
+    const std::uint64_t pushed = control_.push_line.load(std::memory_order_relaxed);
+    *offset = place(units, fit, fit == Fit::kMoved ? pushed : 0);
+  }
   for (layout::FreeLists& lists : control_.lists) {
     if (*offset == 0 && fit == Fit::kAnyHole) *offset = cut(find(lists, units), units, false);
   }
@@ -439,10 +443,8 @@ std::vector<std::uint64_t> Heap::window(std::uint64_t bytes, Fit fit,
   for (const Part& part : found) {
     if (part.leaves) blocks.push_back(part.offset);
   }
-  if (fit == Fit::kCache) {
-    control_.window_hand.store(found.back().offset + found.back().units * 16,
-                               std::memory_order_relaxed);
-  }
+  (cache ? control_.window_hand : control_.push_line)
+      .store(found.back().offset + found.back().units * 16, std::memory_order_relaxed);
   CELERIAC_CRASH_POINT("heap.window.found");
   return blocks;
 }

@@ -210,8 +210,15 @@ Result<bool> Cache::store(std::uint32_t space, std::string_view key, const Value
                           OwnerTag me) {
   const OperationScope operation(base_.owners.record(me.slot));
   const Place place(index_.hash(space, key));
-  Status fits = check_size(key.size(), value.bytes.size(), spaces_.pinned(space));
-  if (!fits) return fits;
+  // Who can't have the new value of a cache shouldn't read the old one either.
+  const auto refused = [&](Status why) {
+    if (mode != StoreMode::kSet || spaces_.pinned(space)) return why;
+    if (why.code() != Code::kValueTooLarge && why.code() != Code::kNotEnoughMemory) return why;
+    const Result<bool> erased = erase(space, key, me);
+    return erased ? why : erased.status();
+  };
+  const Status fits = check_size(key.size(), value.bytes.size(), spaces_.pinned(space));
+  if (!fits) return refused(fits);
   Fit fit = Fit::kProper;  // of a larger table
   for (int attempt = 0; attempt < 16; ++attempt) {
     // What is there now decides into which queue an entry goes, and whether there is any use in
@@ -226,7 +233,7 @@ Result<bool> Cache::store(std::uint32_t space, std::string_view key, const Value
       if (mode == StoreMode::kReplace && seen == Look::kMiss) return false;
     }
     Result<Written> written = write(space, place, key, value, expires, old, now, me);
-    if (!written) return written.status();
+    if (!written) return refused(written.status());
     const Written& w = written.value();
     ShardGuard guard(base_, index_, place.shard, me);
     if (!guard.held()) {
@@ -278,8 +285,8 @@ Result<bool> Cache::store(std::uint32_t space, std::string_view key, const Value
     changed(space, place.hash);
     return true;
   }
-  return Status(Code::kNotEnoughMemory,
-                "the arena is full of tables and messages: the index can't grow; raise memory=");
+  return refused({Code::kNotEnoughMemory,
+                  "the arena is full of tables and messages: the index can't grow; raise memory="});
 }
 
 Result<bool> Cache::erase(std::uint32_t space, std::string_view key, OwnerTag me) {

@@ -49,7 +49,8 @@ Eviction::Step Eviction::step(std::uint32_t number, Fate fate, OwnerTag me) {
   const std::uint64_t cursor = r->cursor.load(std::memory_order_relaxed);
   if (cursor >= used) {
     if (segments_.being_written(number)) return {Step::kBusy, 0};
-    segments_.remove(number, me);
+    // A window is for somebody else.
+    segments_.remove(number, me, fate == Fate::kPolicy || fate == Fate::kKeep);
     return {Step::kGone, size};
   }
   Found entry;

@@ -310,7 +310,7 @@ void Segments::seal(std::uint32_t number) {
   CELERIAC_CRASH_POINT("segments.seal.done");
 }
 
-void Segments::remove(std::uint32_t number, OwnerTag me) {
+void Segments::remove(std::uint32_t number, OwnerTag me, bool may_spare) {
   layout::SegmentRecord* r = record(number);
   if (r == nullptr || state_of(r->word.load(std::memory_order_relaxed)) == kFree) return;
   seal(number);
@@ -329,7 +329,7 @@ void Segments::remove(std::uint32_t number, OwnerTag me) {
   if (d.victim.load(std::memory_order_relaxed) == number) {
     d.victim.store(0, std::memory_order_relaxed);
   }
-  if (scarce() && base_.heap.room(block) == ordinary()) {
+  if (may_spare && scarce() && base_.heap.room(block) == ordinary()) {
     for (layout::Word& spare : d.spare) {
       if (spare.load(std::memory_order_relaxed) != 0) continue;
       spare.store(block, std::memory_order_relaxed);

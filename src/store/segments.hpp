@@ -159,10 +159,10 @@ class Segments {
   static bool drained(const layout::SegmentRecord& r);
   // The oldest segment of a queue that can be drained further or given back, 0 = none.
   std::uint32_t oldest(std::uint32_t log, std::uint32_t queue);
-  // Frees the segment, or keeps its block as a spare one. REQUIRES: no index word leads to it, and
+  // Frees the segment, or keeps its block as a spare one if it may. REQUIRES: no index word leads to it, and
   // nobody is writing into it.
   // Crash-safe: the word first; the block is settled by `pending`.
-  void remove(std::uint32_t number, OwnerTag me);
+  void remove(std::uint32_t number, OwnerTag me, bool may_spare = true);
   // A single segment changes its queue, and goes to the young end.
   // Crash-safe: chains are rebuilt.
   void move(std::uint32_t number, std::uint32_t queue);

@@ -18,7 +18,7 @@ namespace {
 
 using layout::HeaderFixed;
 
-constexpr std::uint64_t kFingerprint = 0xF6BEE8E0D0A6382FULL;
+constexpr std::uint64_t kFingerprint = 0x178383F735A4D1E2ULL;
 
 TEST(Layout, FingerprintIsTheOneWrittenDown) {
   EXPECT_EQ(layout::fingerprint(), kFingerprint) << std::hex << layout::fingerprint();

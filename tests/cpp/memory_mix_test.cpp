@@ -51,6 +51,43 @@ TEST_F(MemoryMix, AfterABurstOfSmallMessagesALargeValueHasRoom) {
   }
 }
 
+TEST_F(MemoryMix, AValueThatCannotFitEvictsNothing) {
+  for (int i = 0; i < 18; ++i) queue.put(std::string(kMiB, 'm'));
+  std::uint64_t n = 0;
+  while (cache.counts().evictions == 0) cache.set(key(n++), std::string(1000, 'v'));
+  const CacheCounts before = cache.counts();
+  for (const StoreMode mode : {StoreMode::kAdd, StoreMode::kSet}) {
+    const Result<bool> stored = cache.store("large", std::string(15 * kMiB, 'l'), mode);
+    ASSERT_EQ(stored.status().code(), Code::kNotEnoughMemory);
+    EXPECT_NE(stored.status().message().find("largest free piece is "), std::string::npos);
+    EXPECT_EQ(stored.status().message().find("full"), std::string::npos);
+  }
+  EXPECT_EQ(cache.counts().evictions, before.evictions);
+  EXPECT_EQ(cache.counts().entries, before.entries);
+  const std::string last = key(n - 1);
+  EXPECT_FALSE(cache.store(last, std::string(15 * kMiB, 'l'), StoreMode::kSet).is_ok());
+  EXPECT_FALSE(cache.has(last)) << "the old value isn't what was set";
+  EXPECT_EQ(cache.counts().entries, before.entries - 1);
+  EXPECT_TRUE(cache.set("large", std::string(3 * kMiB, 'l')));
+  EXPECT_GT(cache.counts().entries, before.entries / 3) << "no more than it needs, about";
+}
+
+TEST_F(MemoryMix, AQueueIsFullOnlyWhenNothingOfTheCacheIsLeft) {
+  for (const std::size_t size : {std::size_t{200}, std::size_t{9000}, std::size_t{2 * kMiB}}) {
+    for (std::uint64_t i = 0; i < 60'000; ++i) cache.set(key(i), std::string(1000, 'v'));
+    Result<std::uint64_t> put(0);
+    std::uint64_t n = 0;
+    while ((put = queue.try_put({{}, std::string(size, 'm')}))) ++n;
+    EXPECT_EQ(put.status().code(), Code::kQueueFull);
+    // Two mebibytes in one piece aren't to be had of the last of it.
+    const bool large = size > kMiB;
+    EXPECT_GT(n * (size + 100), (large ? 12 : 20) * kMiB) << size;
+    EXPECT_LT(free_or_evictable(), large ? 16 * kMiB : size + kMiB) << put.status().message();
+    queue.purge();
+    EXPECT_TRUE(cache.set("again", "v"));
+  }
+}
+
 // Values up to an eighth of the memory are never refused while half of it is free or evictable.
 TEST_F(MemoryMix, LargeValuesAreNotRefusedWhileHalfOfTheMemoryCouldBeTheirs) {
   for (std::uint64_t seed = 1; seed <= 2; ++seed) {
