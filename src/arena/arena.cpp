@@ -244,9 +244,8 @@ Result<std::uint64_t> Arena::prepare_growth(std::uint64_t bytes, std::uint64_t c
   std::uint64_t wanted = layout::align_up(std::max(bytes, extent_size(capacity())), page_size());
   wanted = std::min(wanted, room);
   if (wanted < bytes || wanted == 0) {
-    return Status(Code::kNotEnoughMemory, "the arena at " + path_ + " is full: " + mib(size) +
-                                              " of memory=" + mib(capacity()) +
-                                              " are in use; raise memory=");
+    return Status(Code::kNotEnoughMemory, "the arena at " + path_ + " has grown to " + mib(size) +
+                                              " of memory=" + mib(capacity()) + "; raise memory=");
   }
   Status allocated = allocate(file_.get(), size, wanted, path_);
   if (!allocated && wanted > bytes) {  // a smaller extent may still fit

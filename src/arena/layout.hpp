@@ -219,7 +219,8 @@ struct alignas(64) Signal {
 };
 
 // memory/heap: 16 bytes before each block's payload. `word` is a tagged word (state, owner,
-// generation); `sizes` is {size of the block before / 16:32 | own size / 16:32}, header included.
+// generation); `sizes` is {size of the block before / 16:32 | side:2 | own size / 16:30}, header
+// included.
 struct BlockHeader {
   Word word;
   Word sizes;
@@ -229,6 +230,12 @@ static_assert(sizeof(BlockHeader) == 16);
 constexpr std::uint32_t kFirstLevels = 32;
 constexpr std::uint32_t kSecondLevels = 16;
 
+struct FreeLists {
+  Word first_bitmap;
+  HalfWord second_bitmap[kFirstLevels];
+  Word heads[kFirstLevels][kSecondLevels];
+};
+
 struct HeapControl {
   MutexWord mutex;
   HalfWord dirty;       // a sweep would find something
@@ -236,10 +243,11 @@ struct HeapControl {
   Word last_block;      // the block that ends at Header.size
   Word free_bytes;
   Word live_blocks;
-  Word window_hand;  // where the next window() begins
-  Word first_bitmap;
-  HalfWord second_bitmap[kFirstLevels];
-  Word heads[kFirstLevels][kSecondLevels];
+  Word window_hand;    // where the next window() of the cache begins
+  Word low_hand;       // below it no cache's block begins that could give way
+  Word push_line;      // what leaves the last window() for others goes above it
+  Word other_bytes;    // in blocks of the open heap that aren't the cache's, and in nests
+  FreeLists lists[2];  // of the open heap, of the nests
 };
 
 // A message. `word` is a tagged word: state, owner, generation. 64 bytes: one cache line.
@@ -259,8 +267,8 @@ struct SlotDirectory {
   MutexWord mutex;
   HalfWord chunks;
   HalfWord reserved;
-  Word used;  // slots that aren't free: a hint that says when to add a chunk
-  Word offsets[kMaxSlotChunks];
+  Word used;                     // slots that aren't free: a hint that says when to add a chunk
+  Word offsets[kMaxSlotChunks];  // of chunks, which lie one or many in a block
 };
 
 // Head of a message body inside its block; headers and body follow.
@@ -395,7 +403,8 @@ constexpr std::uint64_t fingerprint() {
                                  sizeof(Signal),
                                  sizeof(BlockHeader),
                                  sizeof(HeapControl),
-                                 offsetof(HeapControl, heads),
+                                 offsetof(HeapControl, lists),
+                                 sizeof(FreeLists),
                                  sizeof(Slot),
                                  sizeof(SlotDirectory),
                                  offsetof(SlotDirectory, offsets),

@@ -210,8 +210,16 @@ Result<bool> Cache::store(std::uint32_t space, std::string_view key, const Value
                           OwnerTag me) {
   const OperationScope operation(base_.owners.record(me.slot));
   const Place place(index_.hash(space, key));
-  Status fits = check_size(key.size(), value.bytes.size(), spaces_.pinned(space));
-  if (!fits) return fits;
+  // Who can't have the new value of a cache shouldn't read the old one either.
+  const auto refused = [&](Status why) {
+    if (mode != StoreMode::kSet || spaces_.pinned(space)) return why;
+    if (why.code() != Code::kValueTooLarge && why.code() != Code::kNotEnoughMemory) return why;
+    const Result<bool> erased = erase(space, key, me);
+    return erased ? why : erased.status();
+  };
+  const Status fits = check_size(key.size(), value.bytes.size(), spaces_.pinned(space));
+  if (!fits) return refused(fits);
+  Fit fit = Fit::kProper;  // of a larger table
   for (int attempt = 0; attempt < 16; ++attempt) {
     // What is there now decides into which queue an entry goes, and whether there is any use in
     // writing one; both are asked again under the mutex.
@@ -225,7 +233,7 @@ Result<bool> Cache::store(std::uint32_t space, std::string_view key, const Value
       if (mode == StoreMode::kReplace && seen == Look::kMiss) return false;
     }
     Result<Reserved> written = write(space, place, key, value, expires, old, now, me);
-    if (!written) return written.status();
+    if (!written) return refused(written.status());
     const Reserved& room = written.value();
     ShardGuard guard(base_, index_, place.shard, me);
     if (!guard.held()) {
@@ -251,7 +259,15 @@ Result<bool> Cache::store(std::uint32_t space, std::string_view key, const Value
       attempt = 1;
       continue;
     }
-    layout::Word* way = found ? found->way : index_.free_way(place, me);
+    layout::Word* way = found ? found->way : index_.free_way(place, fit, me);
+    if (way == nullptr && fit == Fit::kProper) {
+      // The table should grow, and not into the midst of the cache: have it give way first.
+      guard.unlock();
+      discard(room, me);
+      eviction_.push(index_.next_table(place.shard), me);
+      fit = Fit::kAnyHole;
+      continue;
+    }
     if (way == nullptr && (way = index_.victim(place)) != nullptr) {
       spaces_.counters(space, me).evictions.fetch_add(1, std::memory_order_relaxed);
     }
@@ -259,7 +275,7 @@ Result<bool> Cache::store(std::uint32_t space, std::string_view key, const Value
       // Neither a way nor memory for a larger table: make room for one and look again.
       guard.unlock();
       discard(room, me);
-      if (eviction_.make_room(1ULL << 16U, true, me) > 0) continue;
+      if (eviction_.make_room(1ULL << 16U, me) > 0) continue;
       break;
     }
     const Leftover left = index_.link(
@@ -272,8 +288,8 @@ Result<bool> Cache::store(std::uint32_t space, std::string_view key, const Value
     changed(space, place.hash);
     return true;
   }
-  return Status(Code::kNotEnoughMemory,
-                "the arena is full of tables and messages: the index can't grow; raise memory=");
+  return refused({Code::kNotEnoughMemory,
+                  "the arena is full of tables and messages: the index can't grow; raise memory="});
 }
 
 Result<bool> Cache::erase(std::uint32_t space, std::string_view key, OwnerTag me) {

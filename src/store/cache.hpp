@@ -61,7 +61,8 @@ class Cache {
 
   // Stores under the mode's condition; true when it was stored. `version` is for kCompare: what a
   // ValueBuffer said, or 0 for "must be absent". kValueTooLarge, kNotEnoughMemory, kLockTimeout;
-  // then nothing has changed.
+  // then nothing has changed, but that kSet in a cache removes the old value of the key when there
+  // is no room for the new one. A value that can't fit evicts nothing.
   // Thread-safe. Crash-safe: C2.
   Result<bool> store(std::uint32_t space, std::string_view key, const Value& value,
                      std::uint64_t expires, StoreMode mode, std::uint64_t version, OwnerTag me);

@@ -50,7 +50,8 @@ Eviction::Step Eviction::step(std::uint32_t number, Fate fate, OwnerTag me) {
   const std::uint64_t cursor = r->cursor.load(std::memory_order_relaxed);
   if (cursor >= used) {
     if (segments_.being_written(number)) return {Step::kBusy, 0};
-    segments_.remove(number, me);
+    // A window is for somebody else.
+    segments_.remove(number, me, fate == Fate::kPolicy || fate == Fate::kKeep);
     return {Step::kGone, size};
   }
   Found entry;
@@ -91,13 +92,14 @@ void Eviction::judge(std::uint32_t number, Found& entry, const Place& place, Fat
       SegmentPlace::unpack(segments_.record(number)->place.load(std::memory_order_relaxed));
   const unsigned frequency = entry.word.frequency();
   const bool absent = !index_.present(entry.word, entry.head);
-  if (!absent && fate == Fate::kKeep && relocate(number, entry, place, at.queue, frequency, me)) {
+  if (!absent && (fate == Fate::kKeep || fate == Fate::kPush) &&
+      relocate(number, entry, place, at.queue, frequency, fate, me)) {
     return;
   }
   if (!absent && fate == Fate::kPolicy && frequency > 0) {
     const bool main = at.queue == kMainQueue || frequency >= 2;
     const unsigned left = at.queue == kMainQueue ? frequency - 1 : 0;
-    if (relocate(number, entry, place, main ? kMainQueue : kSmallQueue, left, me)) return;
+    if (relocate(number, entry, place, main ? kMainQueue : kSmallQueue, left, fate, me)) return;
   }
   count_out(entry.head.space, absent, me);
   index_.unlink(place.shard, entry.way, me);
@@ -109,15 +111,16 @@ void Eviction::judge(std::uint32_t number, Found& entry, const Place& place, Fat
 
 // To the young end of a queue. REQUIRES: directory's and shard's mutexes.
 bool Eviction::relocate(std::uint32_t number, Found& entry, const Place& place, std::uint32_t queue,
-                        unsigned frequency, OwnerTag me) {
+                        unsigned frequency, Fate fate, OwnerTag me) {
   SegmentPlace to =
       SegmentPlace::unpack(segments_.record(number)->place.load(std::memory_order_relaxed));
-  if (to.single) {
+  if (to.single && fate == Fate::kPolicy) {
     segments_.move(number, queue);
   } else {
     to.queue = queue;
     if (to.log == 0) to.life = Segments::life_class(entry.head.expires, now_ns());
-    const Result<Reserved> room = room_for(to, entry.head, false, me);
+    const RoomFor what = fate == Fate::kPush ? RoomFor::kPushed : RoomFor::kDrained;
+    const Result<Reserved> room = room_for(to, entry.head, what, me);
     if (!room) return false;
     const Reserved& r = room.value();
     const char* from = entry.place.payload + entry.place.at + kEntryHead;
@@ -178,28 +181,36 @@ std::uint32_t Eviction::segment_of(std::uint64_t block) {
   return its ? number : 0;
 }
 
-std::uint64_t Eviction::clear_window(std::uint64_t bytes, OwnerTag me) {
-  const std::vector<std::uint64_t> blocks = base_.heap.window(
-      bytes, [this](std::uint64_t block) { return segment_of(block) != 0; }, me);
+std::vector<std::uint64_t> Eviction::window(std::uint64_t bytes, Fit fit, OwnerTag me) {
+  return base_.heap.window(
+      bytes, fit, [this](std::uint64_t block) { return segment_of(block) != 0; }, me);
+}
+
+std::uint64_t Eviction::clear_window(std::uint64_t bytes, Fit fit, OwnerTag me) {
   std::uint64_t freed = 0;
-  for (const std::uint64_t block : blocks) {
+  for (const std::uint64_t block : window(bytes, fit, me)) {
     const std::uint32_t number = segment_of(block);
-    if (number != 0) freed += drain(number, Fate::kDrop, me).bytes;
+    if (number != 0)
+      freed += drain(number, fit == Fit::kCache ? Fate::kDrop : Fate::kPush, me).bytes;
     CELERIAC_CRASH_POINT("eviction.window.drained");
   }
   return freed;
 }
 
-std::uint64_t Eviction::make_room(std::uint64_t bytes, bool contiguous, OwnerTag me) {
+std::uint64_t Eviction::push(std::uint64_t bytes, OwnerTag me) {
   const OperationScope operation(base_.owners.record(me.slot));
-  std::uint64_t freed = 0;
-  {
-    const LogGuard guard(base_, segments_, me);
-    if (!guard.held()) return 0;
-    freed = contiguous && bytes > segments_.ordinary() ? clear_window(bytes, me) : reclaim(me);
-  }
-  CELERIAC_CRASH_POINT("eviction.make_room.freed");
-  return freed != 0 ? freed : drop_expired_blocks(me);
+  const LogGuard guard(base_, segments_, me);
+  if (!guard.held()) return 0;
+  const std::uint64_t freed = clear_window(bytes, Fit::kProper, me);
+  CELERIAC_CRASH_POINT("eviction.push.freed");
+  return freed;
+}
+
+std::uint64_t Eviction::make_room(std::uint64_t bytes, OwnerTag me) {
+  const std::uint64_t freed = push(bytes, me);
+  if (freed != 0) return freed;
+  const OperationScope operation(base_.owners.record(me.slot));
+  return drop_expired_blocks(me);
 }
 
 // Unlinks entries of a shard for which `gone` says so; how many bytes or entries, as it counts.

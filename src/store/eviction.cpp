@@ -46,7 +46,7 @@ Result<Reserved> Eviction::reserve(const EntryHead& head, std::uint64_t hash, In
     to.queue = queue_for(to.log, hash, limit);
     if (limit != 0) hold_limit(to.log, limit, me);
   }
-  return room_for(to, head, true, me);
+  return room_for(to, head, RoomFor::kNew, me);
 }
 
 // A key that nobody has: its queue, by the ghosts; moves the share.
@@ -73,8 +73,9 @@ std::uint32_t Eviction::queue_for(std::uint32_t log_number, std::uint64_t hash,
   return kMainQueue;
 }
 
-Result<Reserved> Eviction::room_for(SegmentPlace to, const EntryHead& head, bool evict,
+Result<Reserved> Eviction::room_for(SegmentPlace to, const EntryHead& head, RoomFor what,
                                     OwnerTag me) {
+  const bool evict = what == RoomFor::kNew;
   const std::uint64_t bytes = kEntryHead + head.key_size + head.value_size + 8;
   to.single = head.raw_value_size == kSingleSize;
   if (evict && !to.single) pay(bytes, me);
@@ -87,23 +88,23 @@ Result<Reserved> Eviction::room_for(SegmentPlace to, const EntryHead& head, bool
       if (!to.single) {
         if (const std::optional<Reserved> r = segments_.append(to, head, me)) return *r;
       }
-      const Result<std::uint32_t> added = segments_.add(to, size, !evict, me);
+      const Result<std::uint32_t> added = segments_.add(to, size, what, me);
       if (added && to.single) return segments_.fill_single(added.value(), head, me);
       if (added) continue;
       last = added.status();
       if (last.code() != Code::kNotEnoughMemory || !evict) return last;
-      // The oldest first. Where that leaves holes of other sizes than a large value needs, what
-      // lies side by side.
-      const std::uint64_t freed = size <= segments_.ordinary() || given < 2 * size
-                                      ? reclaim(me)
-                                      : clear_window(Heap::cost(size), me);
+      // Nothing is evicted in vain. The oldest go first; where that leaves holes of other sizes
+      // than a large value needs, what lies side by side.
+      const bool large = size > segments_.ordinary();
+      if (large && given == 0 && window(Heap::cost(size), Fit::kCache, me).empty()) break;
+      const std::uint64_t freed =
+          !large || given < size ? reclaim(me) : clear_window(Heap::cost(size), Fit::kCache, me);
       given += freed;
       if (freed == 0) break;
     }
     if (to.single || size <= bytes + 8) break;
   }
-  return Status(Code::kNotEnoughMemory, "no room for an entry of " + std::to_string(bytes) +
-                                            " bytes in the cache: " + last.message());
+  return base_.no_room(Heap::cost(kSinglePlace + bytes), last, me);
 }
 
 void Eviction::abandon(const Reserved& r, OwnerTag me) {

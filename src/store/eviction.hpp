@@ -66,11 +66,15 @@ class Eviction {
   // Crash-safe: idempotent.
   void repair(const DeadOwners& dead, OwnerTag me);
 
-  // Frees cache entries so that a block of `bytes` may fit; returns the bytes freed, 0 when there
-  // is nothing to give. More than a segment, or `contiguous`: segments that lie side by side.
+  // Makes room for a block of `bytes`, header included, where it belongs (memory/heap.hpp): what
+  // the cache has there moves away, or is evicted when there is no other room. Returns the bytes
+  // freed, 0 when there is nothing to give.
   // REQUIRES: the caller holds no mutex of the arena. Thread-safe.
   // Crash-safe: entry by entry, as delete.
-  std::uint64_t make_room(std::uint64_t bytes, bool contiguous, OwnerTag me);
+  std::uint64_t push(std::uint64_t bytes, OwnerTag me);
+  // The same; when the cache has nothing to give, expired entries of tables go.
+  // Crash-safe: as push().
+  std::uint64_t make_room(std::uint64_t bytes, OwnerTag me);
 
   // Removes n entries of one namespace, about the oldest; returns how many. Thread-safe.
   // Crash-safe: entry by entry, as delete.
@@ -83,7 +87,7 @@ class Eviction {
   bool drop_absent(OwnerTag me);
 
  private:
-  enum class Fate : std::uint32_t { kPolicy, kKeep, kDrop };
+  enum class Fate : std::uint32_t { kPolicy, kKeep, kDrop, kPush };
   struct Step {
     // kStuck: a mutex couldn't be had. kBusy: somebody is still writing into it.
     enum { kMore, kGone, kMoved, kStuck, kBusy } what = kMore;
@@ -92,7 +96,7 @@ class Eviction {
   std::uint32_t log_of(std::uint32_t space) const {
     return spaces_.max_entries(space) == 0 ? 0 : space_index(space) + 1;
   }
-  Result<Reserved> room_for(SegmentPlace to, const EntryHead& head, bool evict, OwnerTag me);
+  Result<Reserved> room_for(SegmentPlace to, const EntryHead& head, RoomFor what, OwnerTag me);
   std::uint32_t queue_for(std::uint32_t log, std::uint64_t hash, std::uint64_t limit);
   std::uint32_t queue_to_drain(std::uint32_t log, std::uint64_t limit);
   void notice_clear(std::uint32_t space, std::uint64_t now);
@@ -104,8 +108,9 @@ class Eviction {
   Step step(std::uint32_t number, Fate fate, OwnerTag me);
   void judge(std::uint32_t number, Found& entry, const Place& place, Fate fate, OwnerTag me);
   bool relocate(std::uint32_t number, Found& entry, const Place& place, std::uint32_t queue,
-                unsigned frequency, OwnerTag me);
-  std::uint64_t clear_window(std::uint64_t bytes, OwnerTag me);
+                unsigned frequency, Fate fate, OwnerTag me);
+  std::vector<std::uint64_t> window(std::uint64_t bytes, Fit fit, OwnerTag me);
+  std::uint64_t clear_window(std::uint64_t bytes, Fit fit, OwnerTag me);
   std::uint32_t segment_of(std::uint64_t block);
   bool in_a_closed_segment(std::uint64_t block);
   std::uint64_t cull_segment(std::uint32_t number, std::uint32_t space, std::uint32_t generation,

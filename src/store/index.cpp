@@ -137,7 +137,7 @@ layout::Word* Index::make_way(layout::Bucket* b, std::uint64_t size, std::uint64
   return nullptr;
 }
 
-layout::Word* Index::free_way(const Place& place, OwnerTag me) {
+layout::Word* Index::free_way(const Place& place, Fit fit, OwnerTag me) {
   for (int attempt = 0; attempt < 4; ++attempt) {
     layout::Shard& s = shard(place.shard);
     const TableWord t{s.table.load(std::memory_order_relaxed)};
@@ -153,7 +153,7 @@ layout::Word* Index::free_way(const Place& place, OwnerTag me) {
         }
       }
     }
-    if (!grow(place.shard, me)) return nullptr;
+    if (!grow(place.shard, fit, me)) return nullptr;
   }
   return nullptr;
 }
@@ -211,7 +211,13 @@ bool Index::fill(layout::Bucket* to, std::uint64_t size, TableWord from) {
   return true;
 }
 
-bool Index::grow(std::uint32_t shard_index, OwnerTag me) {
+std::uint64_t Index::next_table(std::uint32_t shard_index) {
+  const TableWord t{shard(shard_index).table.load(std::memory_order_relaxed)};
+  const std::uint64_t size = TableWord::size_of(std::min(t.size_class() + 1, kMaxSizeClass));
+  return base_.heap.piece(aligned_bytes(sizeof(layout::Bucket) * size));
+}
+
+bool Index::grow(std::uint32_t shard_index, Fit fit, OwnerTag me) {
   layout::Shard& s = shard(shard_index);
   const TableWord old{s.table.load(std::memory_order_relaxed)};
   unsigned size_class = buckets(old) == nullptr ? 0 : old.size_class() + 1;
@@ -219,7 +225,7 @@ bool Index::grow(std::uint32_t shard_index, OwnerTag me) {
     const std::uint64_t size = TableWord::size_of(size_class);
     if (buckets(old) != nullptr && size <= old.size()) continue;
     const std::uint64_t bytes = sizeof(layout::Bucket) * size;
-    const Result<std::uint64_t> block = base_.heap.allocate(aligned_bytes(bytes), me);
+    const Result<std::uint64_t> block = base_.heap.allocate(aligned_bytes(bytes), me, fit);
     if (!block) return false;
     auto* fresh = base_.arena.at<layout::Bucket>(aligned_object(block.value()), bytes);
     if (fresh == nullptr) return false;

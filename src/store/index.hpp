@@ -143,7 +143,9 @@ class Index {
   // A way for a new entry, free or of a cleared generation; moves others to their other bucket or
   // grows the table when it must. Null when memory is short: then victim() names one to evict.
   // Crash-safe: X4; the table grows by one store; X3.
-  layout::Word* free_way(const Place& place, OwnerTag me);
+  layout::Word* free_way(const Place& place, Fit fit, OwnerTag me);
+  // Bytes in one piece for the next larger table. REQUIRES: nothing; a hint.
+  std::uint64_t next_table(std::uint32_t shard);
   layout::Word* victim(const Place& place);
   // A word that may lead to the key: only its tag and generation are compared.
   IndexWord guess(const Place& place, std::uint32_t space);
@@ -173,7 +175,7 @@ class Index {
   }
 
  private:
-  bool grow(std::uint32_t shard, OwnerTag me);
+  bool grow(std::uint32_t shard, Fit fit, OwnerTag me);
   bool fill(layout::Bucket* to, std::uint64_t size, TableWord from);
   layout::Word* make_way(layout::Bucket* b, std::uint64_t size, std::uint64_t first,
                          std::uint16_t tag, layout::Shard* moves);

@@ -237,13 +237,14 @@ bool Segments::scarce() const {
          !base_.heap.may_fit(bytes);
 }
 
-Result<std::uint32_t> Segments::add(SegmentPlace to, std::uint64_t bytes, bool draining,
+Result<std::uint32_t> Segments::add(SegmentPlace to, std::uint64_t bytes, RoomFor what,
                                     OwnerTag me) {
-  Result<std::uint64_t> block = base_.heap.allocate(bytes, me, base_.heap.cache_ceiling());
+  Result<std::uint64_t> block =
+      base_.heap.allocate(bytes, me, what == RoomFor::kPushed ? Fit::kMoved : Fit::kCache);
   layout::Word* spare = nullptr;
   for (layout::Word& word : directory().spare) {
     const std::uint64_t kept = word.load(std::memory_order_relaxed);
-    if (block || !draining || kept == 0 || base_.heap.room(kept) < bytes) continue;
+    if (block || what == RoomFor::kNew || kept == 0 || base_.heap.room(kept) < bytes) continue;
     spare = &word;
     block = kept;
   }
@@ -309,7 +310,7 @@ void Segments::seal(std::uint32_t number) {
   CELERIAC_CRASH_POINT("segments.seal.done");
 }
 
-void Segments::remove(std::uint32_t number, OwnerTag me) {
+void Segments::remove(std::uint32_t number, OwnerTag me, bool may_spare) {
   layout::SegmentRecord* r = record(number);
   if (r == nullptr || state_of(r->word.load(std::memory_order_relaxed)) == kFree) return;
   seal(number);
@@ -328,7 +329,7 @@ void Segments::remove(std::uint32_t number, OwnerTag me) {
   if (d.victim.load(std::memory_order_relaxed) == number) {
     d.victim.store(0, std::memory_order_relaxed);
   }
-  if (scarce() && base_.heap.room(block) == ordinary()) {
+  if (may_spare && scarce() && base_.heap.room(block) == ordinary()) {
     for (layout::Word& spare : d.spare) {
       if (spare.load(std::memory_order_relaxed) != 0) continue;
       spare.store(block, std::memory_order_relaxed);

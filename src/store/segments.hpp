@@ -104,6 +104,12 @@ struct Reserved {
   std::uint64_t word = 0;  // the segment's, when the room was reserved
 };
 
+enum class RoomFor {
+  kNew,      // a new entry
+  kDrained,  // one that stays when its segment is drained
+  kPushed,   // one that makes room for what isn't the cache's: the arena may grow for it
+};
+
 class Segments {
  public:
   enum : unsigned { kFree = 0, kWritable = 1, kDraining = 2 };
@@ -139,10 +145,10 @@ class Segments {
   // Crash-safe: S2; the room of a dead writer is garbage.
   std::optional<Reserved> append(SegmentPlace to, const EntryHead& head, OwnerTag me);
   // A new segment with `bytes` of payload at the young end of its queue, open unless it is single;
-  // its number. `draining`: from the spare blocks, if need be. kNotEnoughMemory: the caller may
+  // its number. Not kNew: from the spare blocks, if need be. kNotEnoughMemory: the caller may
   // make room and ask again.
   // Crash-safe: the record counts when it is complete.
-  Result<std::uint32_t> add(SegmentPlace to, std::uint64_t bytes, bool draining, OwnerTag me);
+  Result<std::uint32_t> add(SegmentPlace to, std::uint64_t bytes, RoomFor what, OwnerTag me);
   // Room for the only entry of a single segment. Crash-safe: as append().
   Reserved fill_single(std::uint32_t number, const EntryHead& head, OwnerTag me);
   // kWritable -> kDraining, and no longer open. Crash-safe: one store.
@@ -153,10 +159,10 @@ class Segments {
   static bool drained(const layout::SegmentRecord& r);
   // The oldest segment of a queue that can be drained further or given back, 0 = none.
   std::uint32_t oldest(std::uint32_t log, std::uint32_t queue);
-  // Frees the segment, or keeps its block as a spare one. REQUIRES: no index word leads to it, and
-  // nobody is writing into it.
+  // Frees the segment, or keeps its block as a spare one if it may. REQUIRES: no index word leads
+  // to it, and nobody is writing into it.
   // Crash-safe: the word first; the block is settled by `pending`.
-  void remove(std::uint32_t number, OwnerTag me);
+  void remove(std::uint32_t number, OwnerTag me, bool may_spare = true);
   // A single segment changes its queue, and goes to the young end.
   // Crash-safe: chains are rebuilt.
   void move(std::uint32_t number, std::uint32_t queue);

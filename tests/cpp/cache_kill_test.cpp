@@ -137,7 +137,7 @@ TEST_F(CacheKillTest, DeathAtEachPoint) {
         "cache.set.linked",        "cache.set.left",         "cache.set.unlocked",
         "cache.delete.pending",    "cache.delete.unlinked",  "cache.delete.left",
         "cache.delete.unlocked",   "cache.touch.stored",     "cache.incr.stored",
-        "cache.grow.pending",      "cache.grow.linked",      "eviction.make_room.freed",
+        "cache.grow.pending",      "cache.grow.linked",      "eviction.push.freed",
         "namespaces.clear.done",   "namespaces.open.named",  "namespaces.open.written",
         "namespaces.open.counted", "namespaces.open.vacated"}) {
     for (const unsigned nth : {1U, 3U}) {
@@ -156,7 +156,7 @@ TEST_F(CacheKillTest, DeathAtEachPoint) {
         std::int64_t sum = 0;
         for (int i = 0; i < 3; ++i) extra.increment("n", 1, &sum);
         extra.erase("n");
-        core->cache().eviction().make_room(4096, false, core->base().owners.current());
+        core->cache().eviction().make_room(4096, core->base().owners.current());
         for (int i = 0; i < 3; ++i) cache.clear();
         for (std::uint64_t i = 0; i < 5000; ++i) extra.set(key(i), test::checkable(i, 20));
         for (std::uint64_t i = 0; i < 5000; ++i) extra.erase(key(i));

@@ -20,6 +20,8 @@ _LOG_BYTES: Final = 144
 _GHOSTS_AT: Final = 104
 _BASE_SIZE_AT: Final = 88  # HeaderFixed.base_size
 _SIZE_AT: Final = 112  # Header.size, behind HeaderFixed and Header.capacity
+_NEST_INNER: Final = 2  # sides of blocks
+_NEST: Final = (1, _NEST_INNER)
 FREE, WRITING, LIVE, GARBAGE = range(4)
 STATES: Final = ("free", "writing", "live", "garbage")
 
@@ -58,9 +60,10 @@ def look_at_heap(store_path: str | Path) -> HeapPicture:
     }
     before = 0
     free_before = False
+    side_before = 0
     while offset < end:
         word, sizes = struct.unpack_from("=QQ", data, offset)
-        units, back = sizes & 0xFFFFFFFF, sizes >> 32
+        units, side, back = sizes & 0x3FFFFFFF, sizes >> 30 & 3, sizes >> 32
         if units < 2 or offset + units * 16 > end:
             return picture
         picture.wrong_back_links += back not in (0, before)
@@ -70,7 +73,7 @@ def look_at_heap(store_path: str | Path) -> HeapPicture:
         picture.states[STATES[state]] += 1
         if state == FREE:
             picture.free_bytes += units * 16
-            picture.free_neighbours += free_before
+            picture.free_neighbours += free_before and _together(side_before, side)
         else:
             picture.used_bytes += units * 16
             if offset in ghosts:
@@ -80,10 +83,18 @@ def look_at_heap(store_path: str | Path) -> HeapPicture:
             else:
                 picture.orphans.append((STATES[state], units * 16))
         free_before = state == FREE
+        side_before = side
         before = units
         offset += units * 16
     picture.whole = offset == end
     return picture
+
+
+def _together(left: int, right: int) -> bool:
+    """Whether neighbours may merge: both in one nest, or both in none."""
+    if right == _NEST_INNER:
+        return left in _NEST
+    return right not in _NEST and left not in _NEST
 
 
 def _cost(payload: int) -> int:
@@ -143,7 +154,7 @@ def largest_object(store_path: str | Path) -> tuple[int, int]:
     found = (0, 0)
     while offset < end:
         word, sizes = struct.unpack_from("=QQ", data, offset)
-        size = (sizes & 0xFFFFFFFF) * 16
+        size = (sizes & 0x3FFFFFFF) * 16
         if word >> 60 == LIVE and size > found[1]:
             found = (offset, size)
         offset += size
