@@ -1,17 +1,37 @@
-"""What holds for all tests: nothing that could have been tested is left out unseen.
+"""What holds for all tests: nothing that could have been tested is left out unseen, and none fails
+for the speed of the machine.
 
 A test whose server or tool isn't there skips with a reason that says what to install. Where
 everything is known to be there, `CELERIAC_COMPLETE=1` turns every skip into a failed run, but for
 those that need another build of the extension and name its CMake option or say "sanitizer": the
 gate has a step of its own for each build.
+
+And what the tests of several folders use.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
+
+# Helpers of all tests; pytest's importlib mode leaves sys.path alone.
+sys.path.insert(0, str(Path(__file__).parent / "support"))
+
+with suppress(ImportError):
+    from hypothesis import HealthCheck, settings
+
+    # By default an example fails after 200 ms: a busy machine does that to any.
+    settings.register_profile(
+        "celeriac", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    )
+    settings.load_profile("celeriac")
 
 ANOTHER_BUILD = re.compile(r"CELERIAC_[A-Z_]+|sanitizer", re.IGNORECASE)
 
@@ -48,3 +68,33 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section("skipped, though CELERIAC_COMPLETE says that nothing is missing")
         for line in _left_out:
             terminalreporter.write_line(line)
+
+
+@pytest.fixture
+def start_python() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts Python code in another process, with pipes to it; killed after the test.
+
+    A fixture that uses this one names it last: what it needs goes after the processes then."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(
+        code: str,
+        *arguments: str,
+        wrapper: tuple[str, ...] = (),
+        stderr: int | None = subprocess.PIPE,
+    ) -> subprocess.Popen[str]:
+        started.append(
+            subprocess.Popen(
+                [*wrapper, sys.executable, "-c", code, *arguments],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                text=True,
+            )
+        )
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()

@@ -7,25 +7,56 @@
 
 On a store of this host a call takes about a microsecond and waits for nothing: it is a plain call
 behind ``await``, on the loop's thread. What waits (`get_or_set` for another's computation, a queue
-for a message) never blocks the loop, and walks over many keys let others run between their steps.
+for a message, a table for a change) never blocks the loop, and walks over many keys let others run
+between their steps. A message's own calls (`ack`, `nack`) are plain ones here too.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
-from collections.abc import AsyncIterator, Generator, Iterable, Mapping
-from datetime import datetime
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterable
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from celeriac import aio_fill
+from celeriac import aio_fill, checks
 from celeriac import store as sync
-from celeriac.cache import TTL, USE_DEFAULT, Cache, CacheStats, Key
+from celeriac.cache import TTL, USE_DEFAULT, Cache, Key
 from celeriac.prefix_stats import PrefixStats
-from celeriac.queue import Counts, Message, Queue, Waiter
+from celeriac.queue import Message, Queue, Waiter
+from celeriac.table import Table
 
 _Self = TypeVar("_Self", bound="_Handle")
+_Twin = TypeVar("_Twin")
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
+
+
+def _twin(
+    call: Callable[Concatenate[Any, _Arguments], _Result],
+) -> Callable[Concatenate[Any, _Arguments], Coroutine[Any, Any, _Result]]:
+    """The same call of the object behind, which waits for nothing, to be awaited."""
+    name = call.__name__
+
+    async def twin(self: Any, /, *args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
+        result: _Result = getattr(self.sync, name)(*args, **kwargs)
+        return result
+
+    functools.update_wrapper(twin, call)
+    return twin
+
+
+def _maker(
+    call: Callable[Concatenate[sync.Store, _Arguments], Any], kind: Callable[[Any], _Twin]
+) -> Callable[Concatenate[Any, _Arguments], _Twin]:
+    """The same call of the store behind, whose result becomes a handle for asyncio."""
+
+    def make(self: Any, /, *args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Twin:
+        return kind(call(self.sync, *args, **kwargs))
+
+    functools.update_wrapper(make, call)
+    return make
 
 
 class _Handle:
@@ -55,73 +86,41 @@ class AsyncCache(_Handle):
     def __len__(self) -> int:
         return len(self.sync)
 
-    async def get(self, key: Key, default: Any = None) -> Any:
-        """See Cache.get."""
-        return self.sync.get(key, default)
+    @property
+    def name(self) -> str:
+        """The name of the namespace."""
+        return self.sync.name
 
-    async def set(
-        self, key: Key, value: Any, ttl: TTL = USE_DEFAULT, *, tags: Iterable[str] = ()
-    ) -> None:
-        """See Cache.set."""
-        self.sync.set(key, value, ttl, tags=tags)
+    @property
+    def ttl_default(self) -> float | None:
+        """The ttl of entries that are given none."""
+        return self.sync.ttl_default
 
-    async def add(
-        self, key: Key, value: Any, ttl: TTL = USE_DEFAULT, *, tags: Iterable[str] = ()
-    ) -> bool:
-        """See Cache.add."""
-        return self.sync.add(key, value, ttl, tags=tags)
+    @property
+    def max_entries(self) -> int | None:
+        """The bound by count, if there is one."""
+        return self.sync.max_entries
 
-    async def replace(
-        self, key: Key, value: Any, ttl: TTL = USE_DEFAULT, *, tags: Iterable[str] = ()
-    ) -> bool:
-        """See Cache.replace."""
-        return self.sync.replace(key, value, ttl, tags=tags)
-
-    async def delete(self, key: Key) -> bool:
-        """See Cache.delete."""
-        return self.sync.delete(key)
-
-    async def touch(self, key: Key, ttl: TTL = USE_DEFAULT) -> bool:
-        """See Cache.touch."""
-        return self.sync.touch(key, ttl)
-
-    async def get_many(self, keys: Iterable[Key]) -> dict[Any, Any]:
-        """See Cache.get_many."""
-        return self.sync.get_many(keys)
-
-    async def set_many(
-        self, mapping: Mapping[Any, Any], ttl: TTL = USE_DEFAULT, *, tags: Iterable[str] = ()
-    ) -> list[Any]:
-        """See Cache.set_many."""
-        return self.sync.set_many(mapping, ttl, tags=tags)
-
-    async def delete_many(self, keys: Iterable[Key]) -> int:
-        """See Cache.delete_many."""
-        return self.sync.delete_many(keys)
-
-    async def incr(self, key: Key, delta: int = 1) -> int:
-        """See Cache.incr."""
-        return self.sync.incr(key, delta)
-
-    async def decr(self, key: Key, delta: int = 1) -> int:
-        """See Cache.decr."""
-        return self.sync.decr(key, delta)
-
-    async def ttl(self, key: Key) -> float | None:
-        """See Cache.ttl."""
-        return self.sync.ttl(key)
-
-    async def expire(self, key: Key, seconds: float) -> bool:
-        """See Cache.expire."""
-        return self.sync.expire(key, seconds)
-
-    async def expire_at(self, key: Key, when: float | datetime) -> bool:
-        """See Cache.expire_at."""
-        return self.sync.expire_at(key, when)
-
-    async def persist(self, key: Key) -> bool:
-        """See Cache.persist."""
-        return self.sync.persist(key)
+    get = _twin(Cache.get)
+    set = _twin(Cache.set)
+    add = _twin(Cache.add)
+    replace = _twin(Cache.replace)
+    delete = _twin(Cache.delete)
+    touch = _twin(Cache.touch)
+    get_many = _twin(Cache.get_many)
+    set_many = _twin(Cache.set_many)
+    delete_many = _twin(Cache.delete_many)
+    incr = _twin(Cache.incr)
+    decr = _twin(Cache.decr)
+    ttl = _twin(Cache.ttl)
+    expire = _twin(Cache.expire)
+    expire_at = _twin(Cache.expire_at)
+    persist = _twin(Cache.persist)
+    invalidate = _twin(Cache.invalidate)
+    tags_of = _twin(Cache.tags_of)
+    cull = _twin(Cache.cull)
+    clear = _twin(Cache.clear)
+    stats = _twin(Cache.stats)
 
     async def get_or_set(
         self,
@@ -150,14 +149,6 @@ class AsyncCache(_Handle):
         )
         return await aio_fill.get_or_set(call, default)
 
-    async def invalidate(self, *tags: str) -> None:
-        """See Cache.invalidate."""
-        self.sync.invalidate(*tags)
-
-    async def tags_of(self, key: Key) -> tuple[str, ...]:
-        """See Cache.tags_of."""
-        return self.sync.tags_of(key)
-
     async def iter_keys(self, pattern: str = "*", itersize: int = 1000) -> AsyncIterator[Any]:
         """See Cache.iter_keys. Other tasks run in between."""
         for keys in self.sync.iter_steps(pattern, itersize):
@@ -180,34 +171,52 @@ class AsyncCache(_Handle):
         """See Cache.stats_by_prefix; in a thread, for it walks over all keys."""
         return await asyncio.to_thread(self.sync.stats_by_prefix, sep, most)
 
-    async def cull(self, n: int) -> int:
-        """See Cache.cull."""
-        return self.sync.cull(n)
 
-    async def clear(self) -> None:
-        """See Cache.clear."""
-        self.sync.clear()
+class AsyncTable(AsyncCache):
+    """:class:`celeriac.Table` for asyncio; see there for what the calls do."""
 
-    async def stats(self) -> CacheStats:
-        """See Cache.stats."""
-        return self.sync.stats()
+    sync: Table
+
+    def __init__(self, table: Table) -> None:
+        super().__init__(table)
+
+    get_versioned = _twin(Table.get_versioned)
+    compare_and_set = _twin(Table.compare_and_set)
+    items = _twin(Table.items)
+    change_count = _twin(Table.change_count)
+
+    async def wait_for_change(self, key: Key, seen: int, timeout: float | None = None) -> bool:
+        """See Table.wait_for_change. Another thread sleeps: the loop doesn't."""
+        checks.check_ttl(timeout, "timeout")
+        return await aio_fill.sleep_in_thread(
+            lambda left: self.sync.wait_for_change(key, seen, left), timeout
+        )
 
 
 class AsyncQueue(_Handle):
     """:class:`celeriac.Queue` for asyncio; see there for what the calls do."""
 
-    def __init__(self, store: sync.Store, queue: Queue) -> None:
+    def __init__(self, queue: Queue) -> None:
         self.sync = queue
         """The queue behind it."""
-        self._store = store
 
-    async def put(self, body: bytes | str, **options: Any) -> str:
-        """See Queue.put."""
-        return self.sync.put(body, **options)
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.sync.name!r}>"
 
-    async def put_many(self, bodies: Iterable[bytes | str], **options: Any) -> list[str]:
-        """See Queue.put_many."""
-        return self.sync.put_many(bodies, **options)
+    @property
+    def name(self) -> str:
+        """The name of the queue."""
+        return self.sync.name
+
+    put = _twin(Queue.put)
+    put_many = _twin(Queue.put_many)
+    counts = _twin(Queue.counts)
+    dropped = _twin(Queue.dropped)
+    ready = _twin(Queue.ready)
+    delayed = _twin(Queue.delayed)
+    dead = _twin(Queue.dead)
+    purge = _twin(Queue.purge)
+    delete = _twin(Queue.delete)
 
     async def get(self, timeout: float | None = None) -> Message | None:
         """See Queue.get. Waits on the loop; a task that is cancelled has taken no message."""
@@ -215,7 +224,7 @@ class AsyncQueue(_Handle):
         if message is not None or (timeout is not None and timeout <= 0):
             return message
         deadline = None if timeout is None else time.monotonic() + timeout
-        waiter = self._store.waiter()
+        waiter = self.sync.waiter()
         try:
             waiter.watch(self.sync)
             return await self._wait(waiter, deadline)
@@ -248,22 +257,10 @@ class AsyncQueue(_Handle):
 
     async def get_many(self, n: int, timeout: float | None = 0) -> list[Message]:
         """See Queue.get_many."""
+        if n < 1:
+            return self.sync.get_many(n, 0)
         first = await self.get(timeout)
-        if first is None:
-            return []
-        return [first, *self.sync.get_many(n - 1, 0)] if n > 1 else [first]
-
-    async def counts(self) -> Counts:
-        """See Queue.counts."""
-        return self.sync.counts()
-
-    async def purge(self) -> int:
-        """See Queue.purge."""
-        return self.sync.purge()
-
-    async def delete(self) -> bool:
-        """See Queue.delete."""
-        return self.sync.delete()
+        return [] if first is None else [first, *self.sync.get_many(n - 1, 0)]
 
 
 class AsyncStore(_Handle):
@@ -275,6 +272,9 @@ class AsyncStore(_Handle):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.url}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return connect, (self.url,)
 
     async def __aenter__(self) -> AsyncStore:
         return self
@@ -293,32 +293,29 @@ class AsyncStore(_Handle):
         return self.sync.url
 
     @property
+    def path(self) -> str:
+        """See Store.path."""
+        return self.sync.path
+
+    @property
     def closed(self) -> bool:
         """See Store.closed."""
         return self.sync.closed
 
-    def cache(self, namespace: str = "default", **options: Any) -> AsyncCache:
-        """See Store.cache."""
-        return AsyncCache(self.sync.cache(namespace, **options))
+    cache = _maker(sync.Store.cache, AsyncCache)
+    table = _maker(sync.Store.table, AsyncTable)
+    queue = _maker(sync.Store.queue, AsyncQueue)
 
-    def queue(self, name: str, **options: Any) -> AsyncQueue:
-        """See Store.queue."""
-        return AsyncQueue(self.sync, self.sync.queue(name, **options))
-
-    async def stats(self) -> dict[str, Any]:
-        """See Store.stats."""
-        return self.sync.stats()
-
-    async def recover(self) -> int:
-        """See Store.recover."""
-        return self.sync.recover()
-
-    async def close(self) -> None:
-        """See Store.close."""
-        self.sync.close()
+    caches = _twin(sync.Store.caches)
+    has_queue = _twin(sync.Store.has_queue)
+    queues = _twin(sync.Store.queues)
+    stats = _twin(sync.Store.stats)
+    owners = _twin(sync.Store.owners)
+    recover = _twin(sync.Store.recover)
+    close = _twin(sync.Store.close)
 
     async def destroy(self, force: bool = False) -> None:
-        """See Store.destroy."""
+        """See Store.destroy; in a thread, for it may wait for others to leave."""
         await asyncio.to_thread(self.sync.destroy, force)
 
 

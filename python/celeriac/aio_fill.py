@@ -11,18 +11,21 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 from celeriac.cache_entries import MISSING
 from celeriac.errors import CeleriacError
-from celeriac.fill import Fill
+from celeriac.fill import Fill, Step
 from celeriac.single_flight import Place
 
 InThread = Callable[..., Awaitable[Any]]
 Sleeps = dict[Place, "asyncio.Future[None]"]
+
+_SLICE: Final = 60.0  # seconds after which a sleeping thread looks whether anybody waits for it
 
 _sleeps: WeakKeyDictionary[asyncio.AbstractEventLoop, Sleeps] = WeakKeyDictionary()
 
@@ -46,13 +49,12 @@ async def get_or_set(
     fill.prepare()
     while True:
         seen = fill.seen()
-        if fill.take_off():
-            break
-        if fill.look_again() or fill.usable:
+        step = fill.step()
+        if step is Step.GIVE:
             return fill.answer
-        if not await _sleep(fill, seen):
+        if step is Step.COMPUTE or not await _sleep(fill, seen):
             break
-    try:
+    with fill:
         if fill.look_again():
             return fill.answer
         fill.begin()
@@ -64,8 +66,6 @@ async def get_or_set(
                 raise
             return value
         return await _store(fill, value, in_thread, again)
-    finally:
-        fill.land()
 
 
 async def result(default: Any, in_thread: InThread = asyncio.to_thread) -> Any:
@@ -80,6 +80,44 @@ async def result(default: Any, in_thread: InThread = asyncio.to_thread) -> Any:
     while inspect.isawaitable(default):
         default = await default
     return default
+
+
+async def sleep_in_thread(wait: Callable[[float | None], bool], timeout: float | None) -> bool:
+    """``wait(seconds)`` in a daemon thread; False when `timeout` seconds are over.
+
+    A task that is cancelled leaves the thread behind for at most a minute.
+    """
+    loop = asyncio.get_running_loop()
+    deadline = None if timeout is None else time.monotonic() + timeout
+    ended: asyncio.Future[bool] = loop.create_future()
+    left_alone = threading.Event()
+
+    def tell(changed: bool, error: Exception | None) -> None:
+        if ended.done():
+            return
+        if error is None:
+            ended.set_result(changed)
+        else:
+            ended.set_exception(error)
+
+    def sleep() -> None:
+        changed, error = False, None
+        try:
+            while not changed and not left_alone.is_set():
+                left = None if deadline is None else deadline - time.monotonic()
+                changed = wait(_SLICE if left is None else max(0.0, min(left, _SLICE)))
+                if left is not None and left <= _SLICE:
+                    break
+        except Exception as raised:
+            error = raised
+        with suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(tell, changed, error)
+
+    threading.Thread(target=sleep, name="celeriac-wait", daemon=True).start()
+    try:
+        return await ended
+    finally:
+        left_alone.set()
 
 
 async def _store(fill: Fill, value: Any, in_thread: InThread, again: bool) -> Any:

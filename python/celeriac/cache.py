@@ -190,7 +190,8 @@ class Cache:
             over, the earlier the longer it takes (XFetch, Vattani et al., VLDB 2015); 0 never.
         :param tags: as in :meth:`set`. Invalidated during the computation, they spoil its result.
 
-        What the function raises reaches the caller, and nothing is stored. None is a value.
+        What the function raises reaches the caller and those who wait for it, and nothing is
+        stored. None is a value.
         Raises DeadlockError when the function asks for the same key.
         """
         found = self.look(key)

@@ -7,9 +7,10 @@ what has a value that means the same in every process can be in it: plain data, 
 classes, dataclasses, and objects with a primary key (``pk``).
 
 The name is the function's module and qualified name; of a script, ``__main__``, its file instead.
-A function inside of another has its line and the plain values that it closes over beside it, since
-each call of the outer one makes another; what else it closes over is not told apart. What has no
-name that is its own (lambdas, partials, bound methods, objects that can be called) needs a key.
+A function inside of another has its line beside it and the values that it closes over, as they are
+when it is decorated, since each call of the outer one makes another. What has no name that is its
+own (lambdas, partials, bound methods, objects that can be called) needs a key, and so does what
+closes over something that has no plain value and no such name.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ import re
 import string
 import sys
 import uuid
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from types import CodeType, ModuleType
 from typing import Any, Final
 
 from celeriac.errors import ConfigurationError
@@ -65,38 +66,55 @@ def name_of(function: object) -> str:
 
 def own_name(function: Callable[..., Any]) -> str:
     """What derived keys begin with. Raises ConfigurationError where others may have it as well."""
+    try:
+        return _own_name(function, ())
+    except TypeError as error:
+        raise ConfigurationError(
+            f"no key can be derived for {name_of(function)}: {error}, so that different functions "
+            'would share their entries; give key= a template ("name:{argument}") or a callable'
+        ) from None
+
+
+def _own_name(function: object, outer: tuple[object, ...]) -> str:
     module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", None)
-    reason = ""
     if not isinstance(module, str) or not isinstance(name, str):
-        reason = f"a {type(function).__name__} has no name of its own"
-    elif inspect.ismethod(function):
-        reason = "a bound method has the name of every other object's"
-    elif "<lambda>" in name:
-        reason = "all lambdas of a place have the same name"
-    elif module == "__main__":
+        raise TypeError(f"a {type(function).__name__} has no name of its own")
+    if inspect.ismethod(function):
+        raise TypeError("a bound method has the name of every other object's")
+    if "<lambda>" in name:
+        raise TypeError("all lambdas of a place have the same name")
+    if module == "__main__":
         module = getattr(sys.modules.get("__main__"), "__file__", None)
         if module is None:
-            reason = "what is typed into an interpreter is called __main__ in each of them"
-    if reason:
-        raise ConfigurationError(
-            f"no key can be derived for {name_of(function)}: {reason}, so that different functions "
-            'would share their entries; give key= a template ("name:{argument}") or a callable'
-        )
-    within = _surroundings(function) if "<locals>" in str(name) else ""
-    return f"{module}.{name}{within}"
-
-
-def _surroundings(function: Callable[..., Any]) -> str:
-    """Line and plain values of a function that another one made, as they are now."""
+            raise TypeError("what is typed into an interpreter is called __main__ in each of them")
+    if "<locals>" not in name:
+        return f"{module}.{name}"
     code = getattr(function, "__code__", None)
     if code is None:
-        return ""
-    values = []
+        raise TypeError("what a function makes has the same name at each of its calls")
+    text = ",".join([str(code.co_firstlineno), *_closed_over(function, code, (*outer, function))])
+    return f"{module}.{name}[{text if _SHORT.match(text) else _digest(text)}]"
+
+
+def _closed_over(function: Any, code: CodeType, outer: tuple[object, ...]) -> Iterator[str]:
+    """The values of a function's free variables. Raises TypeError for one that isn't plain."""
     for variable, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
-        with suppress(ValueError, TypeError):  # not set yet; nothing plain
-            values.append(f"{variable}={_rendered(cell.cell_contents)}")
-    text = ",".join([str(code.co_firstlineno), *values])
-    return f"[{text}]" if _SHORT.match(text) else f"[{_digest(text)}]"
+        try:
+            value = cell.cell_contents
+        except ValueError:  # not set yet
+            continue
+        if isinstance(value, ModuleType):
+            text = value.__name__
+        elif any(value is function for function in outer):
+            text = "itself"
+        elif callable(value) and not isinstance(value, type):
+            text = _own_name(value, outer)
+        else:
+            try:
+                text = _rendered(value)
+            except TypeError as error:
+                raise TypeError(f"its {variable!r} from outside is {error}") from None
+        yield f"{variable}={text}"
 
 
 def _digest(text: str) -> str:

@@ -272,7 +272,7 @@ def cached(
     :param key: a template over the arguments, a callable that takes them, or None: derived from
         the function's module, qualified name and all arguments. Lambdas, bound methods and
         partials have no name that is theirs alone: they need a key. A function inside of another
-        is told from its twins by its line and the plain values that it closes over.
+        is told from its twins by its line and the values that it closes over.
     :param prefix: stands before the key, with a colon between.
     :param tags: templates over the arguments, or a callable that takes them.
     :param cache: a cache or a function that gives one; see this module's text.

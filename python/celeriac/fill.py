@@ -8,9 +8,11 @@ What is found decides, in this order:
     none             who gets the flight computes, the others sleep until it has landed, at most
                      `wait` seconds, and then compute themselves
 
-If the function raises, its caller gets the exception, unless a value is there whose ttl passed less
-than `stale_on_error` seconds ago: then that is given, and the exception logged. Nothing is stored,
-and the next who waits computes. None is a value like any other, as in Django.
+If the function raises, its caller gets the exception, and so do those who wait for it (an equal
+one, or they compute all at once; see `single_flight.py`), unless a value is there whose ttl passed
+less than `stale_on_error` seconds ago: then that is given, and the exception logged. Nothing is
+stored. None is a value like any other, as in Django. Where the store can't keep the value, that is
+an exception for all as well.
 
 Early refresh (`early`, the beta of Vattani, Chierichetti and Lowenstein, "Optimal Probabilistic
 Cache Stampede Prevention", VLDB 2015; 1.0 is their default, more is earlier): a value that took
@@ -23,18 +25,20 @@ is stored by `add` where there was none, so that a `set` during the computation 
 
 from __future__ import annotations
 
+import enum
 import logging
 import math
 import random
 import time
 from collections.abc import Callable, Iterable
+from types import TracebackType
 from typing import Any, Final, NamedTuple
 
 from celeriac import tags as tagging
 from celeriac.cache_entries import MISSING, CacheEntries, Key
 from celeriac.checks import seconds
 from celeriac.entries import Named
-from celeriac.single_flight import Flight, Place
+from celeriac.single_flight import Flight, InTheAir, Place
 
 logger: Final = logging.getLogger("celeriac")
 FOR_EVER: Final = math.inf
@@ -47,6 +51,14 @@ class Found(NamedTuple):
     age: float
     early: bool
     version: int
+
+
+class Step(enum.Enum):
+    """What a call does next."""
+
+    COMPUTE = enum.auto()
+    GIVE = enum.auto()  # the `answer`
+    WAIT = enum.auto()  # and ask again
 
 
 class Fill:
@@ -86,6 +98,8 @@ class Fill:
         self.place: Place | None = None
         self.found: Found | None = None
         self._flight: Flight | None = None
+        self._failure: BaseException | None = None
+        self._awaited = ""
         self._started = 0.0
 
     # ---- looking
@@ -147,7 +161,7 @@ class Fill:
     def prepare(self) -> None:
         """Nothing was found that is fresh: who computes?  Raises DeadlockError."""
         self._deadline = time.monotonic() + self._wait
-        if self._lock:
+        if self._lock and (self._ttl is None or self._ttl > 0):  # else there is nothing to wait for
             flights = self._entries.shared.flights
             self.place = flights.place(self._entries.name, self._key)
             flights.check(self.place, self._shown)
@@ -158,7 +172,7 @@ class Fill:
         return None if self._wait == FOR_EVER else self._deadline - time.monotonic()
 
     def seen(self) -> int:
-        """To give to `wait`; taken before `take_off`."""
+        """To give to `wait`; taken before `step`."""
         return 0 if self.place is None else self._entries.shared.flights.seen(self.place)
 
     def wait(self, seen: int) -> bool:
@@ -168,13 +182,24 @@ class Fill:
             return False
         return self._entries.shared.flights.wait(self.place, seen, left)
 
-    def take_off(self) -> bool:
-        """True when this call shall compute now (in a flight, or without one where there is no
-        lock)."""
+    def step(self) -> Step:
+        """What to do next. Raises what the flight that this call has waited for raised."""
         if self.place is None:
-            return True
-        self._flight = self._entries.shared.flights.take_off(self.place)
-        return self._flight is not None
+            return Step.COMPUTE
+        took = self._entries.shared.flights.take_off(self.place, self._awaited)
+        if isinstance(took, Flight):
+            self._flight = took
+            return Step.COMPUTE
+        if self.look_again() or self.usable:
+            return Step.GIVE
+        if isinstance(took, InTheAir):
+            self._awaited = took.mark
+            return Step.WAIT
+        if took.error is None:
+            return Step.COMPUTE
+        if self.failed(took.error) is MISSING:
+            raise took.error
+        return Step.GIVE
 
     def begin(self) -> None:
         """The computation begins."""
@@ -208,6 +233,7 @@ class Fill:
 
     def failed(self, error: Exception) -> Any:
         """The value to give though the function raised, or MISSING."""
+        self._failure = error
         found = self.found
         if found is None or (found.age >= 0 and found.age >= self._on_error):
             return MISSING
@@ -218,11 +244,22 @@ class Fill:
         )
         return found.value
 
-    def land(self) -> None:
-        """The end, however it came."""
-        if self._flight is not None:
-            self._entries.shared.flights.land(self._flight)
-            self._flight = None
+    def __enter__(self) -> None:
+        """The flight, if `step` gave one."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """The end, however it came. An interrupt is no failure: another takes over."""
+        flight, self._flight = self._flight, None
+        failure, self._failure = self._failure if error is None else error, None
+        if flight is not None:
+            self._entries.shared.flights.land(
+                flight, failure if isinstance(failure, Exception) else None
+            )
 
 
 def get_or_set(fill: Fill, default: Any) -> Any:
@@ -235,13 +272,12 @@ def get_or_set(fill: Fill, default: Any) -> Any:
     fill.prepare()
     while True:
         seen = fill.seen()
-        if fill.take_off():
-            break
-        if fill.look_again() or fill.usable:
+        step = fill.step()
+        if step is Step.GIVE:
             return fill.answer
-        if not fill.wait(seen):
+        if step is Step.COMPUTE or not fill.wait(seen):
             break
-    try:
+    with fill:
         if fill.look_again():
             return fill.answer
         fill.begin()
@@ -253,5 +289,3 @@ def get_or_set(fill: Fill, default: Any) -> Any:
                 raise
             return value
         return fill.store(value)
-    finally:
-        fill.land()

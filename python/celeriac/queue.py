@@ -189,8 +189,16 @@ class Queue:
         number = self._core.put(body, _packed(headers), priority, _delay(delay, "delay"), ttl)
         return f"{number:016x}"
 
-    def put_many(self, bodies: Iterable[bytes | str], **options: Any) -> list[str]:
-        """Put several messages with the same options, in order; their ids.
+    def put_many(
+        self,
+        bodies: Iterable[bytes | str],
+        *,
+        priority: int = 0,
+        delay: float = 0,
+        ttl: float | None = None,
+        headers: Mapping[str, Any] | None = None,
+    ) -> list[str]:
+        """Put several messages with the same options, those of :meth:`put`, in order; their ids.
 
         When one can't be put (QueueFull, ValueTooLarge), those before it were: the exception's
         ``ids`` names them.
@@ -203,7 +211,9 @@ class Queue:
         ids: list[str] = []
         try:
             for body in bodies:
-                ids.append(self.put(body, **options))  # noqa: PERF401 - ids so far are kept
+                ids.append(  # noqa: PERF401 - ids so far are kept
+                    self.put(body, priority=priority, delay=delay, ttl=ttl, headers=headers)
+                )
         except CeleriacError as error:
             error.ids = ids
             raise
@@ -290,6 +300,10 @@ class Queue:
     def delete(self) -> bool:
         """Remove the queue and its messages; True when it was there."""
         return self._core.remove()
+
+    def waiter(self) -> Waiter:
+        """As Store.waiter(): one descriptor for an event loop that consumes from several queues."""
+        return Waiter(self._store.waiter())
 
     def fileno(self) -> int:
         """A descriptor for an event loop: readable when there may be something.

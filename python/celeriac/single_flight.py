@@ -4,11 +4,17 @@ A flight is an entry of a table (which is never evicted), under the key, that na
 the process, by a name that the store can ask after, and the flight.
 
     absent --add--> in flight --delete--> absent      the normal life
-    in flight, its process dead --compare_and_set--> in flight, by another
+    in flight --compare_and_set--> failed             its function raised
+    failed --its time is over--> absent
+    in flight, its process dead, or failed --compare_and_set--> in flight, by another
 
 - Who can add the entry computes. Others read the entry's change count, look again whether the value
   has come meanwhile, and sleep until the count changes: by the delete, or because the store wakes
   all sleepers when a process dies. There is no polling, and no wait outlasts its deadline.
+- A flight that failed is named with its error, for a few seconds: those who waited for this very
+  flight raise the same (`flight_errors.py`), as in Go's singleflight; were they to compute one
+  after the other, the last would wait for as many failures as there are callers. An error that
+  can't be handed on lets them compute all at once. Who comes later finds no flight, and takes off.
 - F1  At most one living process is named at a time, so at most one computes within `wait`. Who has
   waited longer computes without a flight: a function that never returns holds up nobody for ever.
 - F2  Killed at any instruction: the entry names a dead process, which the first to look replaces.
@@ -22,14 +28,17 @@ from __future__ import annotations
 
 import os
 import secrets
+from contextlib import suppress
 from contextvars import ContextVar
-from typing import Final
+from typing import Final, NamedTuple
 
-from celeriac import _core
+from celeriac import _core, flight_errors
 from celeriac.errors import DeadlockError, NotEnoughMemory
 
 TABLE: Final = "celeriac.flights"
 LONGEST: Final = 3600.0
+FAILED: Final = 5.0
+"""Seconds in which those who wait for a flight are to look what it failed of; a wake-up later."""
 
 Place = tuple[str, bytes]
 """A key of a cache of a store: what a flight is about."""
@@ -47,6 +56,19 @@ class Flight:
         self.mark = mark
         self.pid = os.getpid()
         self.landed = False
+
+
+class InTheAir(NamedTuple):
+    """A flight of another's, who is alive."""
+
+    mark: str
+
+
+class Failed(NamedTuple):
+    """The end of the flight that was waited for."""
+
+    error: Exception | None
+    """None: it can't be handed on."""
 
 
 class Flights:
@@ -82,8 +104,9 @@ class Flights:
         """Sleep until something may have happened; False after the timeout."""
         return self._table.wait_for_change(place[1], seen, timeout)
 
-    def take_off(self, place: Place) -> Flight | None:
-        """A flight of our own; None while another's, who is alive, is in the air."""
+    def take_off(self, place: Place, awaited: str) -> Flight | InTheAir | Failed:
+        """A flight of our own, unless another's is in the air, or the one that was waited for
+        (its mark; or "") has failed."""
         key = place[1]
         flight = Flight(place, f"{self._store.identity()} {secrets.token_hex(8)}")
         try:
@@ -93,23 +116,35 @@ class Flights:
                 other, version = self._table.get_versioned(key)
                 if version == 0:
                     continue
-                if self._store.is_alive(str(other).partition(" ")[0]):
-                    return None
+                if isinstance(other, bytes):
+                    mark, _, error = other.partition(b"\n")
+                    if mark == awaited.encode():
+                        return Failed(flight_errors.read(error))
+                elif self._store.is_alive(str(other).partition(" ")[0]):
+                    return InTheAir(str(other))
                 if self._table.compare_and_set(key, version, flight.mark, LONGEST):
                     return flight
         except NotEnoughMemory:
             return flight  # it has no entry: everybody computes
-        return None
+        return InTheAir("")  # of one of many that came and went
 
     def enter(self, flight: Flight) -> None:
         """This context computes."""
         _own.set((*(f for f in _own.get() if not f.landed), flight))
 
-    def land(self, flight: Flight) -> None:
-        """End a flight, and wake who waits for it. The value has been stored, or won't be."""
+    def land(self, flight: Flight, error: Exception | None) -> None:
+        """End a flight, and wake who waits for it. The value has been stored, or won't be, because
+        of the error if there is one."""
         flight.landed = True
         if flight.pid != os.getpid():
             return  # a forked child left the function: the flight is its parent's
-        mark, _ = self._table.get_versioned(flight.place[1])
-        if mark == flight.mark:
-            self._table.delete(flight.place[1])
+        key = flight.place[1]
+        mark, version = self._table.get_versioned(key)
+        if mark != flight.mark:
+            return
+        if error is not None:
+            failed = flight.mark.encode() + b"\n" + flight_errors.written(error)
+            with suppress(NotEnoughMemory):
+                self._table.compare_and_set(key, version, failed, FAILED)
+                return
+        self._table.delete(key)

@@ -119,7 +119,7 @@ class Store:
             store has no place for one more namespace; without it that is NotEnoughMemory. For
             callers whose keys differ from all others' that name the same overflow.
 
-        A store has places for some 240 caches and tables that have entries at a time; names of
+        A store has places for some 110 caches and tables that have entries at a time; names of
         caches without entries are no limit. Names that begin with ``celeriac.`` are its own.
 
         Serializer and compressor are named in each entry that isn't in the core's own form: after

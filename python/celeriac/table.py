@@ -8,6 +8,8 @@ from typing import Any
 
 from celeriac import checks
 from celeriac.cache import TTL, USE_DEFAULT, Cache, Key
+from celeriac.cache_entries import MISSING
+from celeriac.entries import Named
 from celeriac.errors import NotEnoughMemory
 
 
@@ -50,17 +52,27 @@ class Table(Cache):
 
     def get_versioned(self, key: Key) -> tuple[Any, int]:
         """The value and its version, or ``(None, 0)`` when the key is missing."""
-        return self._core.get_versioned(key)
+        value, version = self._core.get_versioned(key)
+        if type(value) is Named:
+            value = self._entries.open(key, value, MISSING)
+        return (None, 0) if value is MISSING else (value, version)
 
     def compare_and_set(self, key: Key, version: int, value: Any, ttl: TTL = USE_DEFAULT) -> bool:
         """Store a value if the key still has ``version`` (0: is missing); True when stored."""
         checks.whole(version, "version", 0, 2**64 - 1)
         with _full(f"table {self.name!r}"):
+            if version == 0:
+                return self._entries.add(key, value, self._seconds(ttl))
             return self._core.compare_and_set(key, version, value, self._seconds(ttl))
 
     def items(self) -> list[tuple[Any, Any]]:
         """All entries: a moment's view of each, not of the whole."""
-        return self._core.items()
+        found = []
+        for key, value in self._core.items():
+            shown = self._entries.open(key, value, MISSING) if type(value) is Named else value
+            if shown is not MISSING:
+                found.append((key, shown))
+        return found
 
     def change_count(self, key: Key) -> int:
         """A number that changes whenever the key does (and now and then when another does)."""

@@ -7,11 +7,11 @@
 //
 //   page 0        Header                     what this file is; how large it may grow and is
 //   kOwners       OwnerRecord[1024]          who is or was attached
-//   kNamespaces   NamespaceRecord[256]       caches and tables by name
-//   kCells        CellRecord[256][64]        entries and bytes of a namespace in a shard
-//   kCounters     CounterStripe[256][8]      hits, misses … striped by owner
+//   kNamespaces   NamespaceRecord[128]       caches and tables by name
+//   kCells        CellRecord[128][64]        entries and bytes of a namespace in a shard
+//   kCounters     CounterStripe[128][8]      hits, misses … striped by owner
 //   kShards       Shard[64]                  the cache's index, one lock each
-//   kLogs         LogRecord[257]             the cache's queues of segments: one log for all, and
+//   kLogs         LogRecord[129]             the cache's queues of segments: one log for all, and
 //                                            one for each namespace with a limit of its own
 //   kSegments     SegmentDirectory           offsets of chunks of 256 SegmentRecords
 //   kSignals      Signal[64]                 "something changed" for waiters on table keys
@@ -38,7 +38,7 @@ constexpr std::uint32_t kMajor = 3;
 constexpr std::uint32_t kMinor = 0;
 
 constexpr std::uint32_t kMaxOwners = 1024;
-constexpr std::uint32_t kMaxNamespaces = 256;
+constexpr std::uint32_t kMaxNamespaces = 128;
 constexpr std::uint32_t kShardCount = 64;
 constexpr std::uint32_t kStripes = 8;
 constexpr std::uint32_t kSignalCount = 64;

@@ -3,7 +3,7 @@
 //   place 2 mod 4:   kind:2 | expiry:4 | key size:2 | value size:2 | key | value
 //   place 0 mod 4:   expiry:4 | kind:2 | key size:2 | value size:2 | key | value
 //
-//   kind = {place of the namespace:8 | being written:1 | codec:7}; codec 0 is nobody's
+//   kind = {place of the namespace:7 | being written:1 | codec:8}; codec 0 is nobody's
 //
 // An entry begins at any even place: ten bytes of head, no padding but for an odd last byte. The
 // expiry always stands where a 4-byte word may be, so that touch() is one store. An integer's value
@@ -94,16 +94,16 @@ inline std::uint16_t relaxed_half(const EntryPlace& p, std::uint64_t by) {
   return std::atomic_ref(half(p, by)).load(std::memory_order_relaxed);
 }
 
-constexpr std::uint16_t kBeingWritten = 1U << 7U;
+constexpr std::uint16_t kBeingWritten = 1U << 8U;
 constexpr std::uint16_t kCodecBits = kBeingWritten - 1;
-static_assert(layout::kMaxNamespaces <= 1U << 8U, "EntryHead has 8 bits for a namespace");
+static_assert(layout::kMaxNamespaces <= 1U << 7U, "an entry's head has 7 bits for a namespace");
 
 // False when no entry can begin there or what it says doesn't fit into the payload.
 inline bool read_head(const EntryPlace& p, EntryHead* h) {
   if (p.room < kEntryHead || p.at > p.room - kEntryHead || p.at % 2 != 0) return false;
   const std::uint16_t kind = relaxed_half(p, kind_at(p));
   h->codec = static_cast<Codec>(kind & kCodecBits);
-  h->space = static_cast<std::uint8_t>(kind >> 8U);
+  h->space = static_cast<std::uint8_t>(kind >> 9U);
   h->key_size = relaxed_half(p, 6);
   h->raw_value_size = relaxed_half(p, 8);
   h->value_size = h->raw_value_size;
@@ -124,7 +124,7 @@ inline bool read_head(const EntryPlace& p, EntryHead* h) {
 inline void complete_head(const EntryPlace& p, const EntryHead& h) {
   std::atomic_ref(expiry_word(p))
       .store(encode_expiry(h.expires, p.base), std::memory_order_relaxed);
-  const auto kind = static_cast<std::uint16_t>(h.space << 8U | static_cast<unsigned>(h.codec));
+  const auto kind = static_cast<std::uint16_t>(h.space << 9U | static_cast<unsigned>(h.codec));
   // release pairs with the acquire in being_written(): the writer is done with this memory
   std::atomic_ref(half(p, kind_at(p))).store(kind, std::memory_order_release);
 }
@@ -140,7 +140,7 @@ inline std::uint32_t being_written(const EntryPlace& p) {
 inline void write_head(const EntryPlace& p, const EntryHead& h, std::uint32_t writer) {
   std::atomic_ref(expiry_word(p)).store(writer, std::memory_order_relaxed);
   const auto kind =
-      static_cast<std::uint16_t>(h.space << 8U | kBeingWritten | static_cast<unsigned>(h.codec));
+      static_cast<std::uint16_t>(h.space << 9U | kBeingWritten | static_cast<unsigned>(h.codec));
   std::atomic_ref(half(p, kind_at(p))).store(kind, std::memory_order_relaxed);
   std::atomic_ref(half(p, 6)).store(h.key_size, std::memory_order_relaxed);
   std::atomic_ref(half(p, 8)).store(h.raw_value_size, std::memory_order_relaxed);

@@ -72,7 +72,8 @@ std::uint32_t Namespaces::free_place(const NamespaceRequest& request) {
   const bool library = request.name.starts_with(kLibrary);
   const std::uint32_t end = library ? layout::kMaxNamespaces : layout::kMaxNamespaces - kReserved;
   std::uint32_t with_overflow = 0;
-  for (std::uint32_t i = 0; i < n; ++i) with_overflow += (bits(i).flags() & kHasOverflow) != 0;
+  for (std::uint32_t i = 0; i < n; ++i)
+    with_overflow += (bits(i).flags() & kHasOverflow) != 0 ? 1 : 0;
   const bool may_have_more = request.overflow.empty() || with_overflow < kMostWithOverflow;
   for (std::uint32_t i = 0; may_have_more && i < std::min(n, end); ++i) {
     if (bits(i).state() == kVacant) return i;

@@ -1,14 +1,14 @@
 // Namespaces: caches and tables by name. Each has a place, a record that entries name by its index.
-// There are 256 places; names come and go, and a store doesn't run out of them in normal use:
+// There are 128 places; names come and go, and a store doesn't run out of them in normal use:
 //
 //   - an empty cache gives its place to another name when there is no free one,
 //   - names of the library itself ("celeriac.…") have 16 places that no other name can take,
 //   - a cache opened with an overflow, whose keys tell it apart (Django's prefixes and versions),
 //     has its entries in the overflow's place when there is none for it. Such caches take at most
-//     120.
+//     56.
 //
 //   NamespaceRecord.word = {state:4 | flags:4 | incarnation:24 | generation:32}
-//   space id             = {incarnation:24 | index:8}: what a name led to when it was looked up
+//   space id             = {incarnation:24 | index:7}: what a name led to when it was looked up
 //
 // States of a record
 //   kNever     never used
@@ -91,7 +91,7 @@ struct NamespaceRequest {
 class Namespaces {
  public:
   static constexpr std::uint32_t kReserved = 16;
-  static constexpr std::uint32_t kMostWithOverflow = 120;
+  static constexpr std::uint32_t kMostWithOverflow = 56;
   static constexpr std::string_view kLibrary = "celeriac.";
 
   explicit Namespaces(Base& base) : base_(base) {}
@@ -195,7 +195,7 @@ class Namespaces {
   bool begin_anew(std::uint32_t index, State state, unsigned flags);
 
   // REQUIRE the directory mutex.
-  std::uint32_t find(std::string_view name) const;
+  std::uint32_t find(std::string_view wanted) const;
   std::uint32_t free_place(const NamespaceRequest& request);
   void take(std::uint32_t index, std::string_view name, unsigned flags);
   Result<std::uint32_t> open_overflow(const NamespaceRequest& request);

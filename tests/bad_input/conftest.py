@@ -64,26 +64,12 @@ def _entry(root: Path, path: Path) -> tuple[object, ...]:
 
 
 @pytest.fixture
-def python(root: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+def python(
+    root: Path, start_python: Callable[..., subprocess.Popen[str]]
+) -> Callable[..., subprocess.Popen[str]]:
     """Starts Python code in another process; ended after the test."""
-    started: list[subprocess.Popen[str]] = []
-
-    def start(code: str, *arguments: str, wrapper: tuple[str, ...] = ()) -> subprocess.Popen[str]:
-        started.append(
-            subprocess.Popen(
-                [*wrapper, sys.executable, "-c", "import os, sys, celeriac\n" + code, *arguments],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-        )
-        return started[-1]
-
-    yield start
-    for process in started:
-        process.kill()
-        process.communicate()
+    head = "import os, sys, celeriac\n"
+    return lambda code, *arguments, **options: start_python(head + code, *arguments, **options)
 
 
 @pytest.fixture

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import kombu
 import pytest
-from kombu_sdist import Unavailable, integration_tests
+from kombu_sdist import integration_tests
+from sdist import Unavailable
 
 try:
     common = integration_tests()

@@ -11,11 +11,15 @@ import secrets
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import celeriac
+
+# Helpers of these tests; pytest's importlib mode leaves sys.path alone.
+sys.path.insert(0, str(Path(__file__).parent / "support"))
 
 # Name of the engine -> URL of a store that is nobody else's.
 ENGINES: dict[str, Callable[[], str]] = {
@@ -83,23 +87,15 @@ def fresh(engine: str) -> Iterator[Callable[[str], celeriac.Store]]:
 
 
 @pytest.fixture
-def python(url: str) -> Iterator[Callable[[str], subprocess.Popen[str]]]:
+def python(
+    url: str, start_python: Callable[..., subprocess.Popen[str]]
+) -> Callable[[str], subprocess.Popen[str]]:
     """Starts Python code in another process, with `store` open in it; ended after the test."""
-    started: list[subprocess.Popen[str]] = []
     head = "import sys, time, celeriac\nstore = celeriac.connect(sys.argv[1])\n"
+    return lambda code: start_python(head + code, url, stderr=None)
 
-    def start(code: str) -> subprocess.Popen[str]:
-        started.append(
-            subprocess.Popen(
-                [sys.executable, "-c", head + code, url],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-        )
-        return started[-1]
 
-    yield start
-    for process in started:
-        process.kill()
-        process.communicate()
+@pytest.fixture
+def queue(store: celeriac.Store) -> celeriac.Queue:
+    """A queue of the test's store."""
+    return store.queue("q")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import subprocess
 import threading
 import time
@@ -15,7 +14,7 @@ import pytest
 
 import celeriac
 import celeriac.aio
-from celeriac import Cache, Store, single_flight
+from celeriac import Store, single_flight
 from celeriac.aio import AsyncCache, AsyncStore
 
 Python = Callable[[str], "subprocess.Popen[str]"]
@@ -37,15 +36,6 @@ async def ticking() -> AsyncIterator[list[float]]:
         yield gaps
     finally:
         task.cancel()
-
-
-def test_every_name_of_a_cache_is_there() -> None:
-    internal = {"fill", "iter_steps", "is_plain", "look", "opened"}
-    names = {name for name in vars(Cache) if not name.startswith("_")} - internal
-    for name in names - {"name", "ttl_default", "max_entries"}:
-        theirs = inspect.signature(getattr(Cache, name)).parameters
-        ours = inspect.signature(getattr(AsyncCache, name)).parameters
-        assert list(theirs) == list(ours), name
 
 
 def test_calls(url: str) -> None:

@@ -97,25 +97,25 @@ def test_a_new_ttl_is_that_of_the_fresh_value(
     cache: Cache, keep: Callable[[float | None], None], ttl: float
 ) -> None:
     keep(60)
-    assert 59 < seconds(cache) <= 60
+    assert 45 < seconds(cache) <= 60
     for call in (cache.touch, cache.expire):
         assert call("k", ttl) is True
-        assert ttl - 1 < seconds(cache) <= ttl
+        assert ttl - 15 < seconds(cache) <= ttl
         assert cache.get("k") == "old"
     assert cache.expire_at("k", time.time() + ttl) is True
-    assert ttl - 1 < seconds(cache) <= ttl
+    assert ttl - 15 < seconds(cache) <= ttl
     assert cache.persist("k") is True
     assert cache.ttl("k") is None
     assert cache.get("k") == "old"
     assert cache.touch("k", ttl) is True
-    assert ttl - 1 < seconds(cache) <= ttl
+    assert ttl - 15 < seconds(cache) <= ttl
 
 
 def test_the_default_ttl_as_well(store: Store) -> None:
     cache = store.cache(ttl=70)
     cache.get_or_set("k", "old", 1000, stale=GRACE)
     assert cache.touch("k") is True
-    assert 69 < seconds(cache) <= 70
+    assert 55 < seconds(cache) <= 70
 
 
 def test_the_grace_comes_after_the_new_ttl(cache: Cache) -> None:
@@ -139,5 +139,29 @@ def test_entries_of_invalidated_tags(cache: Cache) -> None:
         assert cache.get("k") is None
     cache.set("k", 1, tags=["t"])
     assert cache.touch("k", 20) is True
-    assert 19 < seconds(cache) <= 20
+    assert 5 < seconds(cache) <= 20
     assert cache.delete("k") is True
+
+
+def test_tables_as_well(store: Store) -> None:
+    table = store.table("t", ttl=None)
+    table.set("tagged", 1, tags=["t"])
+    assert table.items() == [("tagged", 1)]
+    value, version = table.get_versioned("tagged")
+    assert value == 1
+    assert table.compare_and_set("tagged", 0, 2) is False
+    assert table.compare_and_set("tagged", version, 2) is True
+    assert table.get("tagged") == 2
+    table.delete("tagged")
+    table.get_or_set("k", lambda: "old", 60, stale=GRACE)
+    table.set("other", 1, tags=["t"])
+    assert table.get_versioned("k")[0] == "old"
+    table.touch("k", SOON)
+    table.invalidate("t")
+    time.sleep(SOON + 0.005)
+    assert table.items() == []
+    for key in ("k", "other"):
+        assert table.get_versioned(key) == (None, 0)
+        assert table.compare_and_set(key, 0, "new") is True
+        assert table.compare_and_set(key, 0, "newer") is False
+        assert table.get(key) == "new"

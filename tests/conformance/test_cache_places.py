@@ -63,9 +63,9 @@ def test_full_of_caches_with_entries(store: Store) -> None:
             caches.append(store.cache("many", version=i))
             caches[-1].set("key", i)
 
-    with pytest.raises(NotEnoughMemory, match=r"256 places .* has entries: need one, have none"):
+    with pytest.raises(NotEnoughMemory, match=r"128 places .* has entries: need one, have none"):
         fill()
-    assert len(caches) >= 230
+    assert len(caches) >= 105
     assert [cache.get("key") for cache in caches] == list(range(len(caches)))
     # what the library needs has room all the same
     assert store.cache("many", version=0).get_or_set("new", lambda: 1) == 1
@@ -76,7 +76,7 @@ def test_full_of_caches_with_entries(store: Store) -> None:
     caches[7].clear()
     store.cache("another").set("key", 1)
     assert caches[7].get("key") is None
-    with pytest.raises(NotEnoughMemory, match="256 places"):
+    with pytest.raises(NotEnoughMemory, match="128 places"):
         caches[7].set("key", 1)
 
 
@@ -97,9 +97,9 @@ def test_overflow_keeps_what_finds_no_place(store: Store) -> None:
         store.cache(f"o{i}", overflow="celeriac.over").set(f"key{i}", i)
     caches = [store.cache(f"o{i}", overflow="celeriac.over") for i in range(200)]
     assert [cache.get(f"key{i}") for i, cache in enumerate(caches)] == list(range(200))
-    assert len(store.cache("celeriac.over")) == 80
-    assert [cache._clear_alone() for cache in caches] == [True] * 120 + [False] * 80
-    assert [i for i, cache in enumerate(caches) if cache.get(f"key{i}") is None] == list(range(120))
+    assert len(store.cache("celeriac.over")) == 144
+    assert [cache._clear_alone() for cache in caches] == [True] * 56 + [False] * 144
+    assert [i for i, cache in enumerate(caches) if cache.get(f"key{i}") is None] == list(range(56))
 
 
 def test_a_bound_comes_along_to_another_place(store: Store) -> None:

@@ -7,7 +7,6 @@ import decimal
 import importlib.util
 import sys
 import uuid
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,11 +21,6 @@ COMPRESSORS += ["lz4"] * bool(importlib.util.find_spec("lz4"))
 COMPRESSORS += ["zstd"] * bool(importlib.util.find_spec("zstandard"))
 PLAIN = {"id": 7, "name": "ü", "price": 1.5, "tags": ["a", None, True]}
 TEXT = "some text " * 1000
-
-
-@pytest.fixture(autouse=True)
-def _dotted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(Path(__file__).parent / "support"))
 
 
 @pytest.mark.parametrize("compressor", [None, *COMPRESSORS])

@@ -168,35 +168,6 @@ def test_a_stopped_process_is_not_waited_for_longer_than_wait(cache: Cache, pyth
     process.send_signal(signal.SIGCONT)
 
 
-def test_who_waits_computes_when_the_function_raises(store: Store, cache: Cache) -> None:
-    start = threading.Barrier(4)
-    calls, raised, results = [], [], []
-
-    def compute() -> str:
-        calls.append(1)
-        time.sleep(0.05)
-        if len(calls) == 1:
-            raise LookupError("the first fails")
-        return "second"
-
-    def ask() -> None:
-        start.wait()
-        try:
-            results.append(cache.get_or_set("k", compute, wait=30))
-        except LookupError as error:
-            raised.append(error)
-
-    threads = [threading.Thread(target=ask) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(raised) == 1
-    assert results == ["second"] * 3
-    assert len(calls) == 2
-    assert flights(store) == []
-
-
 def test_a_fork_inside_the_function_leaves_the_flight_with_the_parent(
     store: Store, cache: Cache
 ) -> None:

@@ -89,6 +89,46 @@ def test_functions_inside_of_functions(cache: Cache) -> None:
     assert [first(3), cached(add)(3)] == [3, -3]
 
 
+def double(x: int) -> int:
+    return 2 * x
+
+
+def square(x: int) -> int:
+    return x * x
+
+
+class Repository:
+    def get(self, x: int) -> int:
+        return x
+
+
+def test_what_a_function_closes_over_is_in_its_name(cache: Cache) -> None:
+    def memo(function: Any) -> Any:
+        @cached(60)
+        def inner(x: int) -> Any:
+            return sys.version, function(x)
+
+        return inner
+
+    def countdown(x: int) -> Any:
+        return None if x == 0 else countdown(x - 1)
+
+    assert [memo(double)(3)[1], memo(square)(3)[1], memo(countdown)(3)[1]] == [6, 9, None]
+    assert cached(countdown)(3) is None
+    with pytest.raises(celeriac.ConfigurationError, match="all lambdas"):
+        memo(lambda x: x)
+    repository = Repository()
+    with pytest.raises(celeriac.ConfigurationError, match="a bound method"):
+        memo(repository.get)
+
+    def get(x: int) -> int:
+        return repository.get(x)
+
+    with pytest.raises(celeriac.ConfigurationError, match="its 'repository' from outside is a "):
+        cached(get)
+    assert cached(key="repository:{x}")(get)(3) == 3
+
+
 SCRIPT = """
 import sys, celeriac
 celeriac.set_default(celeriac.connect(sys.argv[1]))

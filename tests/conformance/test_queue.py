@@ -9,36 +9,10 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from queue_calls import FAR, after, bodies, take
 
 import celeriac
-from celeriac import Counts, Message, Queue, Store
-
-FAR = 3600
-
-
-@pytest.fixture
-def queue(store: Store) -> Queue:
-    return store.queue("q")
-
-
-def take(queue: Queue) -> Message:
-    message = queue.get(timeout=0)
-    assert message is not None
-    return message
-
-
-def bodies(queue: Queue) -> list[bytes]:
-    """Takes and acknowledges all that is ready."""
-    taken = []
-    while (message := queue.get(timeout=0)) is not None:
-        taken.append(message.body)
-        message.ack()
-    return taken
-
-
-def after(seconds: float) -> None:
-    time.sleep(seconds + 0.005)
-
+from celeriac import Counts, Queue, Store
 
 # ------------------------------------------------------------------ one message
 

@@ -13,30 +13,16 @@ import time
 from collections.abc import Callable
 
 import pytest
+from queue_calls import FAR, bodies
 
 import celeriac
 from celeriac import Counts, Message, Queue, Store, Waiter
 
-FAR = 3600
 PATIENCE = 30
-
-
-@pytest.fixture
-def queue(store: Store) -> Queue:
-    return store.queue("q")
 
 
 def readable(fd: int, seconds: float) -> bool:
     return bool(select.select([fd], [], [], seconds)[0])
-
-
-def bodies(queue: Queue) -> list[bytes]:
-    """Takes and acknowledges all that is ready."""
-    taken = []
-    while (message := queue.get(timeout=0)) is not None:
-        taken.append(message.body)
-        message.ack()
-    return taken
 
 
 class Getter(threading.Thread):

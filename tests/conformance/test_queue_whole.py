@@ -8,32 +8,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from queue_calls import FAR, bodies, take
 
 import celeriac
-from celeriac import Counts, Message, Queue, Store
-
-FAR = 3600
-
-
-@pytest.fixture
-def queue(store: Store) -> Queue:
-    return store.queue("q")
-
-
-def take(queue: Queue) -> Message:
-    message = queue.get(timeout=0)
-    assert message is not None
-    return message
-
-
-def bodies(queue: Queue) -> list[bytes]:
-    """Takes and acknowledges all that is ready."""
-    taken = []
-    while (message := queue.get(timeout=0)) is not None:
-        taken.append(message.body)
-        message.ack()
-    return taken
-
+from celeriac import Counts, Queue, Store
 
 # ------------------------------------------------------------------ max_length
 

@@ -150,7 +150,7 @@ TEST_F(CacheKillTest, DeathAtEachPoint) {
         }
         for (std::uint64_t i = 0; i < 10; ++i) table.erase(key(i));
         Space extra(*core, std::string(point) + std::to_string(nth));
-        const int names = point == std::string_view("namespaces.open.vacated") ? 250 : 0;
+        const int names = point == std::string_view("namespaces.open.vacated") ? 130 : 0;
         for (int i = 0; i < names; ++i) Space(*core, std::string(point) + "-" + std::to_string(i));
         extra.set_int("n", 1);
         std::int64_t sum = 0;

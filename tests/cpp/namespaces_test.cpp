@@ -238,7 +238,7 @@ TEST_F(NamespacesTest, NobodyMeetsAnothersEntries) {
       must(core->cache().erase(id, "k", me()));
     }
   };
-  for (int i = 0; i < 200; ++i) Space(*core, "full " + std::to_string(i)).set("k", "v");
+  for (int i = 0; i < 100; ++i) Space(*core, "full " + std::to_string(i)).set("k", "v");
   std::vector<std::thread> threads;
   threads.reserve(3);
   for (int i = 0; i < 3; ++i) threads.emplace_back(work, "worker " + std::to_string(i));
@@ -246,7 +246,7 @@ TEST_F(NamespacesTest, NobodyMeetsAnothersEntries) {
   stop = true;
   for (std::thread& t : threads) t.join();
   EXPECT_EQ(wrong.load(), 0);
-  for (int i = 0; i < 200; ++i) EXPECT_TRUE(Space(*core, "full " + std::to_string(i)).has("k"));
+  for (int i = 0; i < 100; ++i) EXPECT_TRUE(Space(*core, "full " + std::to_string(i)).has("k"));
 }
 
 }  // namespace

@@ -21,10 +21,11 @@ sys.path.insert(0, str(Path(__file__).parent / "support"))
 def django_tests(request: pytest.FixtureRequest) -> Path:
     """The `tests` directory of the installed Django's source distribution."""
     import django_source
+    import sdist
 
     try:
         return django_source.django_tests(request.config.cache.mkdir("django-source"))
-    except django_source.Unavailable as error:
+    except sdist.Unavailable as error:
         pytest.skip(str(error))
 
 

@@ -57,10 +57,11 @@ def source(request: pytest.FixtureRequest) -> Path:
     if importlib.util.find_spec("redis") is None or importlib.util.find_spec("msgpack") is None:
         pytest.skip("redis and msgpack aren't here, which it imports: pip install '.[test]'")
     import redis_source
+    import sdist
 
     try:
         return redis_source.django_redis(request.config.cache.mkdir("django-redis-source"))
-    except redis_source.Unavailable as error:
+    except sdist.Unavailable as error:
         pytest.skip(str(error))
 
 

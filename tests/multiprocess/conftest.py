@@ -87,24 +87,9 @@ def fork() -> Iterator[Callable[[Callable[[], object]], int]]:
 
 
 @pytest.fixture
-def python(url: str) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+def python(
+    url: str, start_python: Callable[..., subprocess.Popen[str]]
+) -> Callable[..., subprocess.Popen[str]]:
     """Starts Python code in another process, with `store` open in it; ended after the test."""
-    started: list[subprocess.Popen[str]] = []
     head = "import os, sys, threading, time, celeriac\nstore = celeriac.connect(sys.argv[1])\n"
-
-    def start(code: str, *arguments: str) -> subprocess.Popen[str]:
-        started.append(
-            subprocess.Popen(
-                [sys.executable, "-c", head + code, url, *arguments],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-        )
-        return started[-1]
-
-    yield start
-    for process in started:
-        process.kill()
-        process.communicate()
+    return lambda code, *arguments: start_python(head + code, url, *arguments)

@@ -157,6 +157,9 @@ def parked(pid: int) -> bool:
 @pytest.mark.parametrize("watched", [False, True], ids=["alone", "with the watcher thread"])
 def test_ctrl_c_ends_a_wait(python: Python, wait: str, watched: bool) -> None:
     process = python(f"""
+import signal
+# A shell that starts the tests in the background has SIGINT ignored, which children inherit.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 if {watched}:
     store.queue("other").get(0.01)
 print("waits", flush=True)
@@ -181,6 +184,9 @@ store.queue("q").put(b"still usable")
 def test_ctrl_c_ends_a_wait_that_is_about_to_sleep(python: Python, wait: str) -> None:
     """The signal comes when it likes: before the wait, while it starts, while it sleeps."""
     process = python(f"""
+import signal
+# A shell that starts the tests in the background has SIGINT ignored, which children inherit.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 for _ in range(100):
     try:
         print("waits", flush=True)

@@ -5,7 +5,7 @@ namespace of its own for each pair lets `clear_prefix()` drop it in one step, sh
 statistics, and costs nothing at a call. `clear()` clears them all, which are a bounded number.
 
 - S1  Who has the same LOCATION, prefix and version has the same namespace, in every process.
-- S2  A store has places for 120 such namespaces that have entries at a time. Those of other pairs,
+- S2  A store has places for 56 such namespaces that have entries at a time. Those of other pairs,
   and the keys that another key function makes (who knows what of), are kept together in OTHERS,
   and leave it when it is empty or cleared; who shall be where is the core's to say, so S1 holds
   there too (invariant N6 of `src/store/namespaces.hpp`).

@@ -8,41 +8,21 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import subprocess
 import sys
 import tarfile
 from pathlib import Path
 from types import ModuleType
 
 import kombu
+from sdist import Unavailable, download
 
 CACHE = Path(__file__).parents[3] / ".pytest_cache" / f"kombu-{kombu.__version__}"
 MEMBER = f"kombu-{kombu.__version__}/t/integration/common.py"
 
 
-class Unavailable(Exception):
-    """The source can't be had; the text says why and what to do."""
-
-
 def _archive() -> Path:
     given = os.environ.get("KOMBU_SDIST")
-    if given:
-        return Path(given)
-    archive = CACHE / f"kombu-{kombu.__version__}.tar.gz"
-    if not archive.exists():
-        CACHE.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
-        command += ["--no-binary", "kombu", "--dest", str(CACHE), f"kombu=={kombu.__version__}"]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-        except (OSError, subprocess.TimeoutExpired) as exc:
-            raise Unavailable(f"pip could not be run: {exc}") from exc
-        if done.returncode or not archive.exists():
-            raise Unavailable(
-                f"kombu {kombu.__version__} could not be downloaded as source; set KOMBU_SDIST "
-                f"to its .tar.gz. pip said: {done.stderr.strip()[-300:]}"
-            )
-    return archive
+    return Path(given) if given else download("kombu", kombu.__version__, CACHE)
 
 
 def integration_tests() -> ModuleType:

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Final
 
 _CAPACITY_AT: Final = 104  # Header.capacity
-_LOGS_AT: Final = 602112  # kLogs, and in each LogRecord the offset of its ghosts
-_LOGS: Final = 257
+_LOGS_AT: Final = 372736  # kLogs, and in each LogRecord the offset of its ghosts
+_LOGS: Final = 129
 _LOG_BYTES: Final = 144
 _GHOSTS_AT: Final = 104
 _BASE_SIZE_AT: Final = 88  # HeaderFixed.base_size

@@ -99,12 +99,12 @@ def many_names(v: Victim) -> None:
     v.set("k", "stays")
     v.set("t", "stays", space="table")
     store = v.store
-    for i in range(242):
+    for i in range(114):
         v.call({}, lambda name=f"n{i}": store.cache(name))
-    for i in range(122):
+    for i in range(60):
         name = f"p{i}"
         pair = v.call({}, lambda name=name: store.cache(name, overflow="celeriac.over"))
-        change = {"set": [name, "k", i]} if i < 120 else {}  # the others' are in the overflow
+        change = {"set": [name, "k", i]} if i < 56 else {}  # the others' are in the overflow
         v.call(change, lambda pair=pair, i=i: pair.set("k", i))
     v.call({}, lambda: pair.delete_pattern("*"))
     v.call({}, lambda: store.cache("late", overflow="celeriac.over"))
@@ -120,7 +120,7 @@ def no_place(v: Victim) -> None:
     v.connect()
     v.set("k", "stays")
     store = v.store
-    for i in range(239):
+    for i in range(111):
         v.call({}, lambda name=f"t{i}": store.table(name))
 
     def one_more() -> None:

@@ -1,0 +1,190 @@
+"""asyncio: every public name of the package has a twin, with the same arguments, or a reason."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import pickle
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import celeriac
+from celeriac import aio
+
+TWINS: dict[type, type] = {
+    celeriac.Cache: aio.AsyncCache,
+    celeriac.Table: aio.AsyncTable,
+    celeriac.Queue: aio.AsyncQueue,
+    celeriac.Store: aio.AsyncStore,
+}
+INTERNAL = "for those who drive a call themselves, as the twin does"
+LACKING: dict[type, dict[str, str]] = {
+    celeriac.Cache: dict.fromkeys(("fill", "is_plain", "iter_steps", "look", "opened"), INTERNAL),
+    celeriac.Queue: {
+        "fileno": "a loop has get(), which does this",
+        "waiter": "a loop has get(), which does this",
+    },
+    celeriac.Store: {"waiter": "a task for each queue, each with get()"},
+}
+LACKING[celeriac.Table] = LACKING[celeriac.Cache]
+WITHOUT_TWIN = {
+    "Message": "its calls wait for nothing: the same objects come from both",
+    "Waiter": "for event loops that are not asyncio's",
+    "CacheStats": "a value",
+    "Counts": "a value",
+    "PrefixStats": "a value",
+}
+MORE = {"sync"}
+
+
+def public(kind: type) -> dict[str, Any]:
+    """The public names that a class has, its bases' included."""
+    return {
+        name: inspect.getattr_static(kind, name) for name in dir(kind) if not name.startswith("_")
+    }
+
+
+def parameters(call: Callable[..., Any]) -> list[Any]:
+    signature = inspect.signature(call)
+    return [(p.name, p.kind, p.default) for p in list(signature.parameters.values())[1:]]
+
+
+def differences(ours: type, theirs: type, lacking: dict[str, str]) -> list[str]:
+    """What one has that the other hasn't, or has otherwise."""
+    sync, twin = public(ours), public(theirs)
+    found = [f"{name}: no twin" for name in sync if name not in twin and name not in lacking]
+    found += [f"{name}: not in the original" for name in twin if name not in {*sync, *MORE}]
+    found += [f"{name}: listed, and there" for name in lacking if name in twin]
+    found += [f"{name}: listed, and nowhere" for name in lacking if name not in sync]
+    for name in sync.keys() & twin.keys():
+        if not callable(sync[name]) or not callable(twin[name]):
+            if callable(sync[name]) != callable(twin[name]):
+                found.append(f"{name}: one is a property")
+        elif parameters(sync[name]) != parameters(twin[name]):
+            found.append(f"{name}: other arguments")
+        if not inspect.getdoc(twin[name]):
+            found.append(f"{name}: no text")
+    return sorted(found)
+
+
+@pytest.mark.parametrize("kind", TWINS, ids=lambda kind: kind.__name__)
+def test_every_name_has_a_twin(kind: type) -> None:
+    assert differences(kind, TWINS[kind], LACKING.get(kind, {})) == []
+
+
+def test_every_class_has_a_twin() -> None:
+    kinds = {name: getattr(celeriac, name) for name in celeriac.__all__}
+    classes = {
+        name
+        for name, kind in kinds.items()
+        if isinstance(kind, type) and not issubclass(kind, BaseException)
+    }
+    assert classes == {kind.__name__ for kind in TWINS} | WITHOUT_TWIN.keys()
+    assert parameters(celeriac.connect) == parameters(aio.connect)
+
+
+def test_a_difference_is_found() -> None:
+    class Ours:
+        def same(self, a: int, *, b: int = 1) -> None:
+            """Same."""
+
+        def other(self, a: int) -> None:
+            """Other."""
+
+        def gone(self) -> None: ...
+
+        def prop(self) -> None: ...
+
+    class Theirs:
+        def same(self, a: int, *, b: int = 1) -> None:
+            """Same."""
+
+        def other(self, b: int) -> None:
+            """Other."""
+
+        def extra(self) -> None: ...
+
+        @property
+        def prop(self) -> None:
+            """Property."""
+
+    assert differences(Ours, Theirs, {"same": "", "never": ""}) == [
+        "extra: not in the original",
+        "gone: no twin",
+        "never: listed, and nowhere",
+        "other: other arguments",
+        "prop: one is a property",
+        "same: listed, and there",
+    ]
+
+
+def test_the_rest_of_the_calls(url: str) -> None:
+    async def main() -> None:
+        async with aio.connect(url) as store:
+            cache = store.cache("c", ttl=60, max_entries=5)
+            assert (cache.name, cache.ttl_default, cache.max_entries) == ("c", 60, 5)
+            queue = await store.queue("q", max_deliveries=1)
+            await queue.put("later", delay=1000)
+            await queue.put_many(["a", "b"], priority=3)
+            assert [p.body for p in await queue.ready()] == [b"a", b"b"]
+            assert [p.body for p in await queue.delayed(5)] == [b"later"]
+            assert await queue.get_many(0) == []
+            for message in await queue.get_many(5):
+                message.nack()
+            assert [p.body for p in await queue.dead()] == [b"a", b"b"]
+            assert (await queue.counts()).dead == 2
+            assert await queue.dropped() == 0
+            assert (queue.name, await store.queues(), await store.caches()) == ("q", ["q"], ["c"])
+            assert await store.has_queue("q") is True
+            assert await store.has_queue("other") is False
+            assert len(await store.owners()) == 1
+            assert store.path == store.sync.path
+            again = pickle.loads(pickle.dumps(store))
+            assert isinstance(again, aio.AsyncStore)
+            assert again.url == store.url
+
+    asyncio.run(main())
+
+
+def test_tables(url: str) -> None:
+    async def main() -> None:
+        async with aio.connect(url) as store:
+            table = await store.table("t", ttl=50)
+            await table.set("k", 1)
+            assert 49 < (await table.ttl("k") or 0) <= 50
+            value, version = await table.get_versioned("k")
+            assert value == 1
+            assert await table.compare_and_set("k", version, 2) is True
+            assert await table.compare_and_set("k", version, 3) is False
+            assert await table.items() == [("k", 2)]
+
+    asyncio.run(main())
+
+
+def test_waiting_for_a_change(url: str) -> None:
+    async def main() -> None:
+        async with aio.connect(url) as store:
+            table = store.table("t")
+            seen = await table.change_count("k")
+            assert await table.wait_for_change("k", seen, 0.02) is False
+            assert await table.wait_for_change("k", seen, 0) is False
+            waits = [asyncio.create_task(table.wait_for_change("k", seen)) for _ in range(3)]
+            await asyncio.sleep(0.05)
+            threading.Timer(0.05, store.sync.table("t").set, ("k", 1)).start()
+            assert await asyncio.wait_for(asyncio.gather(*waits), 60) == [True] * 3
+            assert await table.wait_for_change("k", seen) is True
+            seen = await table.change_count("k")
+            task = asyncio.create_task(table.wait_for_change("k", seen))
+            await asyncio.sleep(0.05)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            with pytest.raises(TypeError, match="seen is an int, not str"):
+                await table.wait_for_change("k", "1")  # type: ignore[arg-type]
+            with pytest.raises(TypeError, match="timeout is a number of seconds or None"):
+                await table.wait_for_change("k", seen, "1")  # type: ignore[arg-type]
+
+    asyncio.run(main())
