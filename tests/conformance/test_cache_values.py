@@ -188,7 +188,9 @@ def test_the_largest_value_fits_and_a_byte_more_does_not(fresh: Callable[[str], 
     assert "k" not in cache
 
 
-def test_too_large_removes_the_old_value_and_changes_nothing_else(memory: Callable[[str], Store]) -> None:
+def test_too_large_removes_the_old_value_and_changes_nothing_else(
+    memory: Callable[[str], Store],
+) -> None:
     cache = memory("8M").cache()
     cache.set_many({"k": 1, "other": 2})
     big = b"x" * (9 << 20)
