@@ -28,12 +28,12 @@ Result<Reserved> Eviction::reserve(const EntryHead& head, std::uint64_t hash, In
   const LogGuard guard(base_, segments_, me);
   if (!guard.held()) return mutex_timeout("the memory of the cache");
   SegmentPlace to;
-  to.log = log_of(head.space);
-  const std::uint64_t limit = spaces_.max_entries(head.space);
+  const std::uint64_t limit = spaces_.max_entries(head.space);  // once: it may change at any time
+  to.log = limit == 0 ? 0 : head.space + 1U;
   if (limit == 0) {
     to.life = Segments::life_class(head.expires, now);
   } else {
-    notice_clear(head.space, now);
+    notice_clear(to.log, head.space, now);
   }
   const layout::SegmentRecord* r =
       old.free() ? nullptr : segments_.record(old.location().segment());
@@ -154,8 +154,8 @@ std::uint32_t Eviction::queue_to_drain(std::uint32_t log_number, std::uint64_t l
 
 // What a clear() or an earlier name of the place (N9) has left counts as long as it is linked. So
 // that it goes before what comes now, the two have no segment in common.
-void Eviction::notice_clear(std::uint32_t space, std::uint64_t now) {
-  layout::LogRecord& log = segments_.log(log_of(space));
+void Eviction::notice_clear(std::uint32_t log_number, std::uint32_t space, std::uint64_t now) {
+  layout::LogRecord& log = segments_.log(log_number);
   const std::uint32_t generation = spaces_.generation_now(space);
   if (log.generation.load(std::memory_order_relaxed) == generation) return;
   for (layout::SegmentQueue& queue : log.queues) {

@@ -99,7 +99,7 @@ class Eviction {
   Result<Reserved> room_for(SegmentPlace to, const EntryHead& head, RoomFor what, OwnerTag me);
   std::uint32_t queue_for(std::uint32_t log, std::uint64_t hash, std::uint64_t limit);
   std::uint32_t queue_to_drain(std::uint32_t log, std::uint64_t limit);
-  void notice_clear(std::uint32_t space, std::uint64_t now);
+  void notice_clear(std::uint32_t log, std::uint32_t space, std::uint64_t now);
   void hold_limit(std::uint32_t log, std::uint64_t limit, OwnerTag me);
   void pay(std::uint64_t bytes, OwnerTag me);
   std::uint32_t choose_victim(Fate* fate);
