@@ -110,7 +110,7 @@ Result<bool> LocalCache::clear() {
     if (!space && space.status().code() == Code::kNotFound) return true;  // nothing to remove
     if (!space) return space.status();
     if (!request_.overflow.empty() && cache.namespaces().is_overflow(space.value())) return false;
-    const Result<bool> cleared = cache.clear(space.value(), me.value());
+    Result<bool> cleared = cache.clear(space.value(), me.value());
     if (!cleared || cleared.value()) return cleared;
   }
   return moved_too_often();
