@@ -78,7 +78,7 @@ count() { echo "$step $1 $2 $3" >>"$CI_WORK/counts"; }
 
 # Runs a pytest command line, shows what it says, counts its results, and gives back its status.
 counted_pytest() {
-  local log=$CI_WORK/$step.log status=0
+  local log=$CI_WORK/${log_name:-$step}.log status=0
   "$@" 2>&1 | tee "$log" || status=$?
   local closing
   closing=$(grep -E '^(=+ )?([0-9]+ [a-z]+(, )?)+ in [0-9.]+s' "$log" | tail -n 1 || true)

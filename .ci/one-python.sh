@@ -2,6 +2,7 @@
 source "$(dirname "$0")/lib.sh"
 step=pythons
 version=$1 python=$2
+log_name=pythons-$version
 venv=$CI_WORK/venv-$version
 rm -rf "$venv"
 trap 'rm -rf "$venv"' EXIT
@@ -19,4 +20,4 @@ quick=(tests/repo/test_version.py tests/repo/test_exports.py)
 [[ -d tests/conformance ]] && quick+=(tests/conformance)
 # Django's newest release, which pip takes from CPython 3.12 on.
 case $version in 3.1[2-9]) [[ -d tests/django ]] && quick+=(tests/django) ;; esac
-counted_pytest python -m pytest -q "${quick[@]}"
+counted_pytest python -m pytest -q -o cache_dir="$CI_WORK/pytest-cache-$version" "${quick[@]}"

@@ -24,7 +24,14 @@ raise SystemExit(not (fit and os.path.exists(sysconfig.get_path("include") + "/P
 
 python=$(base_python)
 ours=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
-failures=()
+# All at once: each waits for pip and for its tests' processes most of the time.
+running=() failures=()
+stop() {
+  trap - EXIT INT TERM
+  ((${#running[@]} == 0)) || kill -TERM "${running[@]##* }" 2>/dev/null || true
+}
+trap stop EXIT
+trap 'stop; exit 130' INT TERM
 for version in 3.10 3.11 3.12 3.13; do
   [[ $version == "$ours" ]] && continue
   found=$(interpreter "$version")
@@ -32,7 +39,16 @@ for version in 3.10 3.11 3.12 3.13; do
     echo "CPython $version: none here with headers and ensurepip"
     continue
   fi
-  echo "CPython $version: $found"
-  bash .ci/one-python.sh "$version" "$found" || failures+=("$version")
+  bash .ci/one-python.sh "$version" "$found" >"$CI_WORK/python-$version.log" 2>&1 &
+  running+=("$version $found $!")
 done
+for one in "${running[@]}"; do
+  read -r version found child <<<"$one"
+  status=0
+  wait "$child" || status=$?
+  echo "CPython $version: $found"
+  cat "$CI_WORK/python-$version.log"
+  ((status == 0)) || failures+=("$version")
+done
+running=()
 ((${#failures[@]} == 0)) || die "failed under ${failures[*]}"
