@@ -117,7 +117,7 @@ def test_a_stale_value_is_missing_for_every_other_call(cache: CeleriacCache) -> 
     for timeout in (20, 2000):
         keep(60)
         assert cache.touch("key", timeout) is True
-        assert timeout - 15 < (cache.ttl("key") or 0) <= timeout
+        assert cache.ttl("key") == timeout
         assert cache.get("key") == "old"
     assert cache.delete("key") is True
     for call in (cache.touch, cache.persist, cache.delete, cache.has_key):
