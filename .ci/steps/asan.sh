@@ -25,7 +25,7 @@ export LD_PRELOAD
 export ASAN_OPTIONS="detect_leaks=0:quarantine_size_mb=16:log_path=$reports"
 export UBSAN_OPTIONS="print_stacktrace=1:log_path=$reports"
 export PYTHONPATH=$target PYTHONMALLOC=malloc CELERIAC_COMPLETE=1
-export CELERIAC_DAMAGE_SEEDS=50 # each is a process, and takes seconds here
+export CELERIAC_DAMAGE_SEEDS=80 # each is a process, and takes seconds here
 status=0
 python - <<'PY' || status=$?
 import celeriac._core

@@ -57,7 +57,7 @@ def test_control_and_event_queues_die_with_their_worker(
         store.recover()
         return [name for name in store.queues() if "pidbox" in name or "celeryev" in name]
 
-    wait_until(lambda: not leftovers(), seconds=60, what="transient queues gone")
+    wait_until(lambda: not leftovers(), seconds=20, what="transient queues gone")
     assert app.control.ping(timeout=0.5) == []
 
 

@@ -104,17 +104,14 @@ class Soak:
                 if self.running.get(process.role) is process:
                     os.kill(process.pid, signal.SIGCONT)
 
-    def run(self, seconds: float, kills_at_least: int) -> None:
-        """Kills one after the other for that long, and on a machine that is busy longer, up to four
-        times, until there were so many."""
+    def run(self, seconds: float) -> None:
+        """Kills one after the other for that long."""
         for role in soak_workers.ROLES:
             self.start(role)
         begun = last_line = time.monotonic()
         progress, moved = -1, begun
         kills = 0
-        while (now := time.monotonic()) < begun + seconds or (
-            kills < kills_at_least and now < begun + 4 * seconds
-        ):
+        while (now := time.monotonic()) < begun + seconds:
             pause = self.draw.expovariate(1 / self.every)
             time.sleep(min(pause, 0.5))
             self.oversleep = max(self.oversleep, time.monotonic() - now - pause)
@@ -279,7 +276,7 @@ def soak(
     kept = False
     try:
         try:
-            run.run(seconds, kills_at_least)
+            run.run(seconds)
             run.drain()
         finally:
             run.kill_all()

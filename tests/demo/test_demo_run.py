@@ -72,7 +72,7 @@ class Run:
 
     def leaves_nothing(self) -> None:
         """Fail if a process, a temporary file or a store is left."""
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 10
         while self.processes() and time.monotonic() < deadline:
             time.sleep(0.05)
         assert self.processes() == []
