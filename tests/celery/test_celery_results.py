@@ -121,7 +121,7 @@ def test_the_interval_callback_is_called(backend: ResultBackend) -> None:
     meta = backend.wait_for("1", timeout=60, interval=0.1, on_interval=on_interval)
     assert meta["result"] == 42
     assert len(calls) == 4
-    assert calls[3] - calls[0] >= 0.2, "it was called without a pause"
+    assert calls[3] - calls[0] >= 0.27, "it was called without a pause"
 
 
 def test_a_failed_parent_ends_the_wait(app: Celery, backend: ResultBackend) -> None:
