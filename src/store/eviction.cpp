@@ -117,6 +117,7 @@ void Eviction::abandon(const Reserved& r, OwnerTag me) {
   const SegmentPlace at = SegmentPlace::unpack(record->place.load(std::memory_order_relaxed));
   subtract_live(segments_.log(at.log).queues[at.queue].live, one);
   CELERIAC_CRASH_POINT("eviction.abandon.counted");
+  segments_.take_back(r);
   if (subtract_live(record->live, one).entries() == 0 && !segments_.is_open(number)) {
     segments_.remove(number, me);
   }
@@ -165,6 +166,19 @@ void Eviction::notice_clear(std::uint32_t log_number, std::uint32_t space, std::
   log.generation.store(generation, std::memory_order_relaxed);
 }
 
+// Ghosts for so many entries. The cache moves out of their way as it does for others.
+void Eviction::fit_ghosts(layout::LogRecord& log, std::uint64_t entries, OwnerTag me) {
+  if (without_ghosts_ > 0) {
+    --without_ghosts_;
+    return;
+  }
+  Ghosts ghosts(base_, log, segments_.directory());
+  if (ghosts.fit(entries, me)) return;
+  const std::uint64_t bytes = base_.heap.piece(Ghosts::bytes(entries));
+  if (clear_window(bytes, Fit::kProper, me) != 0 && ghosts.fit(entries, me)) return;
+  without_ghosts_ = 1000;  // full of what can't move: not soon again
+}
+
 // Before another entry comes: evicts until there is room for it by number.
 void Eviction::hold_limit(std::uint32_t log_number, std::uint64_t limit, OwnerTag me) {
   layout::LogRecord& log = segments_.log(log_number);
@@ -172,7 +186,7 @@ void Eviction::hold_limit(std::uint32_t log_number, std::uint64_t limit, OwnerTa
     return live_of(log, kSmallQueue).entries() + live_of(log, kMainQueue).entries();
   };
   if (entries() < limit) return;
-  Ghosts(base_, log, segments_.directory()).fit(limit, me);
+  fit_ghosts(log, limit, me);
   const std::uint64_t cleared = log.cleared.load(std::memory_order_relaxed);
   // Each entry comes by at most five times before it goes.
   for (std::uint64_t i = 0, most = 8 * entries() + (1U << 20U); i < most && entries() >= limit;
@@ -242,9 +256,8 @@ std::uint64_t Eviction::reclaim(OwnerTag me) {
     std::uint32_t victim = d.victim.load(std::memory_order_relaxed);
     if (victim == 0) victim = choose_victim(&fate);
     if (victim == 0) return 0;
-    const layout::LogRecord& log = segments_.log(0);
-    Ghosts(base_, segments_.log(0), d)
-        .fit(load_live(log.queues[0].live).entries() + load_live(log.queues[1].live).entries(), me);
+    layout::LogRecord& log = segments_.log(0);
+    fit_ghosts(log, live_of(log, kSmallQueue).entries() + live_of(log, kMainQueue).entries(), me);
     d.victim.store(0, std::memory_order_relaxed);
     const Step s = drain(victim, fate, me);
     if (s.what == Step::kGone && s.bytes != 0) return s.bytes;

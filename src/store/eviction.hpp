@@ -100,6 +100,7 @@ class Eviction {
   std::uint32_t queue_for(std::uint32_t log, std::uint64_t hash, std::uint64_t limit);
   std::uint32_t queue_to_drain(std::uint32_t log, std::uint64_t limit);
   void notice_clear(std::uint32_t log, std::uint32_t space, std::uint64_t now);
+  void fit_ghosts(layout::LogRecord& log, std::uint64_t entries, OwnerTag me);
   void hold_limit(std::uint32_t log, std::uint64_t limit, OwnerTag me);
   void pay(std::uint64_t bytes, OwnerTag me);
   std::uint32_t choose_victim(Fate* fate);
@@ -124,6 +125,7 @@ class Eviction {
   Namespaces& spaces_;
   Segments& segments_;
   Index& index_;
+  std::uint32_t without_ghosts_ = 0;  // how often not to ask; under the directory's mutex
 };
 
 }  // namespace celeriac

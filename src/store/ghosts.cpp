@@ -38,17 +38,22 @@ Fingerprint* Ghosts::bucket(std::uint32_t queue, std::uint64_t hash) {
                                      kWays * sizeof(Fingerprint));
 }
 
-void Ghosts::fit(std::uint64_t entries, OwnerTag me) {
+std::uint64_t Ghosts::bytes(std::uint64_t entries) {
+  const std::uint64_t buckets = buckets_for(entries, kOfSmall) + buckets_for(entries, kOfMain);
+  return aligned_bytes(buckets * kWays * sizeof(Fingerprint));
+}
+
+bool Ghosts::fit(std::uint64_t entries, OwnerTag me) {
   const std::uint64_t made_for =
       log_.ghost_buckets[0].load(std::memory_order_relaxed) * 100ULL * kWays / kOfSmall;
   const std::uint64_t old = log_.ghosts.load(std::memory_order_relaxed);
-  if (old != 0 && entries * 2 <= made_for * 3 + 64 && entries * 2 + 64 >= made_for) return;
+  if (old != 0 && entries * 2 <= made_for * 3 + 64 && entries * 2 + 64 >= made_for) return true;
   const std::uint32_t n[2] = {buckets_for(entries, kOfSmall), buckets_for(entries, kOfMain)};
   const std::uint64_t bytes = (n[0] + n[1]) * static_cast<std::uint64_t>(kWays) * 2;
   const Result<std::uint64_t> block = base_.heap.allocate(aligned_bytes(bytes), me);
-  if (!block) return;
+  if (!block) return false;
   auto* words = base_.arena.at<layout::Word>(aligned_object(block.value()), bytes);
-  if (words == nullptr) return;
+  if (words == nullptr) return false;
   for (std::uint64_t i = 0; i < bytes / 8; ++i) words[i].store(0, std::memory_order_relaxed);
   std::uint32_t kept[2] = {0, 0};
   // Buckets divide the range of hashes evenly, so old bucket i lies about where new bucket
@@ -83,6 +88,7 @@ void Ghosts::fit(std::uint64_t entries, OwnerTag me) {
   directory_.mutex.pending[0].store(0, std::memory_order_release);
   directory_.mutex.pending[1].store(0, std::memory_order_release);
   if (ours) base_.heap.free(old, me);
+  return true;
 }
 
 void Ghosts::push(std::uint32_t queue, std::uint64_t hash) {

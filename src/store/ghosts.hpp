@@ -22,9 +22,12 @@ class Ghosts {
   Ghosts(Base& base, layout::LogRecord& log, layout::SegmentDirectory& directory)
       : base_(base), log_(log), directory_(directory) {}
 
-  // Makes room for the ghosts of a log of that many entries. Without memory there are none.
+  // Makes room for the ghosts of a log of that many entries. False without memory: then there are
+  // the old ones, or none.
   // Crash-safe: the old block or the new one.
-  void fit(std::uint64_t entries, OwnerTag me);
+  bool fit(std::uint64_t entries, OwnerTag me);
+  // What they take of the heap.
+  static std::uint64_t bytes(std::uint64_t entries);
   // Remembers a key that left the queue. Crash-safe: a hint.
   void push(std::uint32_t queue, std::uint64_t hash);
   // Was it there? Then it isn't any more. Crash-safe: a hint.

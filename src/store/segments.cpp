@@ -162,6 +162,14 @@ Reserved Segments::fill_single(std::uint32_t number, const EntryHead& head, Owne
   return reserve_at(number, *record(number), head, kSinglePlace, me);
 }
 
+void Segments::take_back(const Reserved& r) {
+  const std::uint32_t number = r.location.segment();
+  layout::SegmentRecord* record = this->record(number);
+  if (record == nullptr || record->word.load(std::memory_order_relaxed) != r.word) return;
+  if (record->used.load(std::memory_order_relaxed) != r.head.end || !is_open(number)) return;
+  record->used.store(static_cast<std::uint32_t>(r.place.at), std::memory_order_release);
+}
+
 bool Segments::being_written(std::uint32_t number) {
   const layout::SegmentRecord* r = record(number);
   if (r == nullptr || load_live(r->live).entries() == 0) return false;  // S4

@@ -144,6 +144,9 @@ class Segments {
   // Room in the open segment of that place, or nothing: then add() one.
   // Crash-safe: S2; the room of a dead writer is garbage.
   std::optional<Reserved> append(SegmentPlace to, const EntryHead& head, OwnerTag me);
+  // The last room of an open segment is free again, if nothing will be linked there.
+  // Crash-safe: one store; garbage before it.
+  void take_back(const Reserved& r);
   // A new segment with `bytes` of payload at the young end of its queue, open unless it is single;
   // its number. Not kNew: from the spare blocks, if need be. kNotEnoughMemory: the caller may
   // make room and ask again.

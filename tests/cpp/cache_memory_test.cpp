@@ -87,6 +87,21 @@ TEST_F(CacheMemory, AnEntryCostsAtMost24BytesBeyondKeyAndValue) {
   EXPECT_LE(overhead, 24.0) << entries << " entries";
 }
 
+// A new key whose tag is another's is written, looked at and written anew: 1.3 % of them.
+TEST_F(CacheMemory, RoomThatIsNotLinkedIsTakenBack) {
+  for (std::uint64_t i = 0; i < 100'000; ++i) cache.set(key(i), std::string(100, 'v'));
+  Segments& segments = core->cache().segments();
+  std::uint64_t used = 0;
+  std::uint64_t live = 0;
+  for (std::uint32_t i = 1; i < segments.high(); ++i) {
+    const layout::SegmentRecord* r = segments.record(i);
+    if (TaggedWord{r->word.load()}.state() == Segments::kFree) continue;
+    used += r->used.load() - kFirstInSegment;
+    live += load_live(r->live).bytes();
+  }
+  EXPECT_EQ(used, live);
+}
+
 TEST_F(CacheMemory, TheIndexIsFourFifthsFullOrMoreOnceItIsLarge) {
   std::uint64_t moved = 0;
   for (std::uint64_t i = 0; i < 120'000; ++i) {
@@ -158,7 +173,8 @@ TEST_F(CacheMemory, ExpiredSegmentsGoBeforeAnythingThatLives) {
   for (std::uint64_t i = 0; i < 35'000; ++i) cache.set("new " + key(i), value);
   const CacheCounts c = cache.counts();
   EXPECT_EQ(c.evictions, 0U);
-  EXPECT_GT(c.expirations, 15'000U);
+  EXPECT_EQ(c.entries + c.expirations, 75'000U) << "nothing else went";
+  EXPECT_GT(c.expirations, 75'000U - core->arena().size() / 1000) << "that many don't fit";
   for (std::uint64_t i = 0; i < 20'000; ++i) ASSERT_TRUE(cache.has("stays " + key(i))) << i;
 }
 

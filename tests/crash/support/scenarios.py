@@ -262,6 +262,15 @@ def queue_many(v: Victim) -> None:
         v.ack(v.get())
 
 
+def queue_of_large(v: Victim) -> None:
+    """Bodies for which the arena grows, at its end of which is a free rest."""
+    v.connect()
+    for i in range(8):
+        v.put(f"l{i}", 300_000)
+    for _ in range(8):
+        v.ack(v.get())
+
+
 def queue_purge(v: Victim) -> None:
     v.connect()
     for i in range(6):
@@ -432,6 +441,7 @@ def _scenarios() -> list[Scenario]:
         Scenario("delayed", queue_delayed),
         Scenario("many delayed", queue_many_delayed, nth=1),
         Scenario("a long queue", queue_many, nth=1, memory="8M"),
+        Scenario("a queue of large messages", queue_of_large, nth=2),
         Scenario("purge", queue_purge, nth=5),
         Scenario("delete", queue_delete, nth=5),
         Scenario("put to a sleeper", put_two, ((blocked_consumer, "end"),)),
