@@ -6,6 +6,7 @@
 
 #include "support/cache_verbs.hpp"
 #include "support/heap_walk.hpp"
+#include "support/process.hpp"
 #include "support/queue_verbs.hpp"
 
 namespace celeriac {
@@ -15,6 +16,8 @@ using test::Space;
 using test::TestQueue;
 
 constexpr std::uint64_t kMiB = 1ULL << 20U;
+// One thread, for whose races ThreadSanitizer would look a minute.
+constexpr std::uint64_t kSeeds = test::kThreadSanitizer ? 1 : 4;
 
 std::string key(std::uint64_t n) { return "key-" + std::to_string(n); }
 
@@ -76,7 +79,7 @@ TEST_F(MemoryMix, AQueueIsFullOnlyWhenNothingOfTheCacheIsLeft) {
   const std::size_t sizes[] = {2 * kMiB, 9000, 200, 2 * kMiB};
   for (std::size_t round = 0; round < 4; ++round) {
     const std::size_t size = sizes[round];
-    for (std::uint64_t i = 0; i < 30'000; ++i) cache.set(key(i), std::string(1000, 'v'));
+    for (std::uint64_t i = 0; i < 60'000; ++i) cache.set(key(i), std::string(1000, 'v'));
     Result<std::uint64_t> put(0);
     std::uint64_t n = 0;
     while ((put = queue.try_put({{}, std::string(size, 'm')}))) ++n;
@@ -93,7 +96,7 @@ TEST_F(MemoryMix, AQueueIsFullOnlyWhenNothingOfTheCacheIsLeft) {
 
 // Values up to an eighth of the memory are never refused while half of it is free or evictable.
 TEST_F(MemoryMix, LargeValuesAreNotRefusedWhileHalfOfTheMemoryCouldBeTheirs) {
-  for (std::uint64_t seed = 1; seed <= 4; ++seed) {
+  for (std::uint64_t seed = 1; seed <= kSeeds; ++seed) {
     std::mt19937_64 random(seed);
     std::uint64_t large = 0;
     for (int i = 0; i < 30'000; ++i) {
