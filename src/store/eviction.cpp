@@ -176,7 +176,7 @@ void Eviction::fit_ghosts(layout::LogRecord& log, std::uint64_t entries, OwnerTa
   if (ghosts.fit(entries, me)) return;
   const std::uint64_t bytes = base_.heap.piece(Ghosts::bytes(entries));
   if (clear_window(bytes, Fit::kProper, me) != 0 && ghosts.fit(entries, me)) return;
-  without_ghosts_ = 1000;  // full of what can't move: not soon again
+  without_ghosts_ = 100;  // full of what can't move: not soon again
 }
 
 // Before another entry comes: evicts until there is room for it by number.
@@ -204,7 +204,10 @@ void Eviction::hold_limit(std::uint32_t log_number, std::uint64_t limit, OwnerTa
 }
 
 // What to drain for its memory; 0 when there is nothing.
-std::uint32_t Eviction::choose_victim(Fate* fate) {
+std::uint32_t Eviction::choose_victim(Fate* fate, OwnerTag me) {
+  layout::LogRecord& shared = segments_.log(0);
+  fit_ghosts(shared, live_of(shared, kSmallQueue).entries() + live_of(shared, kMainQueue).entries(),
+             me);
   const std::uint64_t now = now_ns();
   std::uint32_t dirtiest = 0;
   std::uint64_t garbage = 0;
@@ -254,10 +257,8 @@ std::uint64_t Eviction::reclaim(OwnerTag me) {
   for (std::uint64_t i = 0; i < 8ULL * segments_.high() + 8; ++i) {
     auto fate = static_cast<Fate>(d.fate.load(std::memory_order_relaxed) % 3);
     std::uint32_t victim = d.victim.load(std::memory_order_relaxed);
-    if (victim == 0) victim = choose_victim(&fate);
+    if (victim == 0) victim = choose_victim(&fate, me);
     if (victim == 0) return 0;
-    layout::LogRecord& log = segments_.log(0);
-    fit_ghosts(log, live_of(log, kSmallQueue).entries() + live_of(log, kMainQueue).entries(), me);
     d.victim.store(0, std::memory_order_relaxed);
     const Step s = drain(victim, fate, me);
     if (s.what == Step::kGone && s.bytes != 0) return s.bytes;
@@ -273,7 +274,7 @@ void Eviction::pay(std::uint64_t bytes, OwnerTag me) {
   auto fate = static_cast<Fate>(d.fate.load(std::memory_order_relaxed) % 3);
   std::uint32_t victim = d.victim.load(std::memory_order_relaxed);
   if (victim == 0) {
-    victim = choose_victim(&fate);
+    victim = choose_victim(&fate, me);
     d.fate.store(static_cast<std::uint32_t>(fate), std::memory_order_relaxed);
     d.victim.store(victim, std::memory_order_relaxed);
   }

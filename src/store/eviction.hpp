@@ -103,7 +103,7 @@ class Eviction {
   void fit_ghosts(layout::LogRecord& log, std::uint64_t entries, OwnerTag me);
   void hold_limit(std::uint32_t log, std::uint64_t limit, OwnerTag me);
   void pay(std::uint64_t bytes, OwnerTag me);
-  std::uint32_t choose_victim(Fate* fate);
+  std::uint32_t choose_victim(Fate* fate, OwnerTag me);
   std::uint64_t reclaim(OwnerTag me);
   Step drain(std::uint32_t number, Fate fate, OwnerTag me);
   Step step(std::uint32_t number, Fate fate, OwnerTag me);
