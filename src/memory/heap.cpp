@@ -406,9 +406,9 @@ std::vector<std::uint64_t> Heap::window(std::uint64_t bytes, Fit fit,
   std::uint64_t units = 0;  // of all of them
   std::deque<Part> found;   // a run that is enough
   const bool cache = fit == Fit::kCache;
-  // The cache's walk goes from the start, since its hand may be inside of a block by now.
+  // From the lowest block that could give way: the cache's hand may be inside of a block by now.
   const std::uint64_t low = control_.low_hand.load(std::memory_order_relaxed);
-  const std::uint64_t first = cache || block(low) == nullptr ? layout::kBlocks : low;
+  const std::uint64_t first = block(low) == nullptr ? layout::kBlocks : low;
   bool passed = false;  // a block that could have given way with others
   for (std::uint64_t offset = first, own = 0; offset < end; offset += own * 16) {
     layout::BlockHeader* b = block(offset);
@@ -427,7 +427,7 @@ std::vector<std::uint64_t> Heap::window(std::uint64_t bytes, Fit fit,
     for (units += own; units - run.front().units >= wanted; run.pop_front()) {
       units -= run.front().units;
     }
-    if (!cache && leaves && !passed) {
+    if (leaves && !passed) {
       control_.low_hand.store(run.front().offset, std::memory_order_relaxed);
       passed = true;
     }
