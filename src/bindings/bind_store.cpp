@@ -46,6 +46,21 @@ py::dict stats(StoreHandle& s) {
   return all;
 }
 
+// One that isn't UTF-8 any more is damaged: nobody can ask for it.
+py::list readable(const std::vector<std::string>& names) {
+  py::list all;
+  for (const std::string& name : names) {
+    PyObject* text =
+        PyUnicode_DecodeUTF8(name.data(), static_cast<Py_ssize_t>(name.size()), nullptr);
+    if (text == nullptr) {
+      PyErr_Clear();
+      continue;
+    }
+    all.append(py::reinterpret_steal<py::object>(text));
+  }
+  return all;
+}
+
 py::list owners(StoreHandle& s) {
   py::list all;
   for (const EngineOwner& o : take(s.engine->owners())) {
@@ -71,12 +86,12 @@ void register_store(py::module_& m) {
       .def("queue", &queue, py::arg("name"), py::arg("create"), py::arg("given"),
            py::arg("max_length"), py::arg("max_deliveries"), py::arg("drop_oldest"),
            py::arg("owner_bound"))
-      .def("caches", [](StoreHandle& s) { return take(s.engine->caches()); })
+      .def("caches", [](StoreHandle& s) { return readable(take(s.engine->caches())); })
       .def(
           "has_queue",
           [](StoreHandle& s, const std::string& name) { return take(s.engine->has_queue(name)); },
           py::arg("name"))
-      .def("queues", [](StoreHandle& s) { return take(s.engine->queues()); })
+      .def("queues", [](StoreHandle& s) { return readable(take(s.engine->queues())); })
       .def("waiter", [](StoreHandle& s) { return WaiterHandle{take(s.engine->waiter())}; })
       .def("stats", &stats)
       .def("owners", &owners)

@@ -36,6 +36,7 @@ Heap::Bin Heap::bin_of(std::uint64_t units) {
 
 void Heap::insert(std::uint64_t offset) {
   layout::BlockHeader* b = block(offset);
+  if (b == nullptr) return;
   const std::uint64_t units = sizes_of(*b).own;
   const Bin bin = bin_of(units);
   layout::FreeLists& lists = lists_of(sizes_of(*b).side);
@@ -54,6 +55,7 @@ void Heap::insert(std::uint64_t offset) {
 
 void Heap::remove(std::uint64_t offset) {
   layout::BlockHeader* b = block(offset);
+  if (b == nullptr) return;
   const std::uint64_t units = sizes_of(*b).own;
   const Bin bin = bin_of(units);
   const std::uint64_t next = links(b)->next.load(std::memory_order_relaxed);
@@ -79,17 +81,26 @@ void Heap::remove(std::uint64_t offset) {
   control_.free_bytes.fetch_sub(units * 16, std::memory_order_relaxed);
 }
 
+// The block that a list leads to. Null, and the list is cut, when it isn't a free one: what hangs
+// there waits for a sweep, which finds what is damaged.
+layout::BlockHeader* Heap::listed(layout::Word& head, std::uint64_t offset) {
+  layout::BlockHeader* b = block(offset);
+  if (b != nullptr && load(b->word).state() == kBlockFree) {
+    const std::uint64_t own = sizes_of(*b).own;
+    if (own >= kMinimumBlockUnits && own * 16 <= arena_.size() - offset) return b;
+  }
+  head.store(0, std::memory_order_relaxed);
+  mark_dirty();
+  return nullptr;
+}
+
 // The first block of the bin's list with at least `units`, looking at a bounded number.
 std::uint64_t Heap::pop_fitting(layout::FreeLists& lists, Bin bin, std::uint64_t units) {
   layout::Word& head = lists.heads[bin.first][bin.second];
   std::uint64_t offset = head.load(std::memory_order_relaxed);
   for (int i = 0; offset != 0 && i < 32; ++i) {
-    layout::BlockHeader* b = block(offset);
-    if (b == nullptr || load(b->word).state() != kBlockFree) {
-      head.store(0, std::memory_order_relaxed);  // damaged: what hangs here waits for a sweep
-      mark_dirty();
-      return 0;
-    }
+    layout::BlockHeader* b = listed(head, offset);
+    if (b == nullptr) return 0;
     if (sizes_of(*b).own >= units) {
       remove(offset);
       return offset;
@@ -123,10 +134,11 @@ std::uint64_t Heap::find(layout::FreeLists& lists, std::uint64_t units) {
             ? 0
             : lists.first_bitmap.load(std::memory_order_relaxed) & (~0ULL << (bin.first + 1));
     if (above != 0) {
-      bin.first = static_cast<std::uint32_t>(std::countr_zero(above));
+      bin.first = static_cast<std::uint32_t>(std::countr_zero(above)) % layout::kFirstLevels;
       second = lists.second_bitmap[bin.first].load(std::memory_order_relaxed);
     }
   }
+  second &= (1U << layout::kSecondLevels) - 1;
   if (second != 0) {
     bin.second = static_cast<std::uint32_t>(std::countr_zero(second));
     const std::uint64_t offset = pop_fitting(lists, bin, units);
@@ -153,12 +165,8 @@ std::uint64_t Heap::search(std::uint64_t units, bool for_cache, std::uint64_t li
       layout::Word& head = lists.heads[first][std::countr_zero(seconds)];
       std::uint64_t offset = head.load(std::memory_order_relaxed);
       for (; offset != 0 && looks > 0; --looks) {
-        layout::BlockHeader* b = block(offset);
-        if (b == nullptr || load(b->word).state() != kBlockFree) {
-          head.store(0, std::memory_order_relaxed);  // as in pop_fitting()
-          mark_dirty();
-          break;
-        }
+        layout::BlockHeader* b = listed(head, offset);
+        if (b == nullptr) break;
         const std::uint64_t own = sizes_of(*b).own;
         const bool good = for_cache ? offset + (own - units) * 16 >= line && offset > best
                                     : offset + units * 16 <= line && (best == 0 || offset < best);

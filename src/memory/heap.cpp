@@ -308,6 +308,21 @@ void Heap::sweep(OwnerTag me) {
   if (guard.held()) sweep_locked();
 }
 
+std::vector<std::uint64_t> Heap::rebuild(std::uint64_t least, std::uint64_t most) {
+  sweep_locked();  // nobody else: no mutex
+  std::vector<std::uint64_t> found;
+  for (std::uint64_t offset = layout::kBlocks; offset < arena_.size();) {
+    const layout::BlockHeader* b = block(offset);
+    const std::uint64_t bytes = b == nullptr ? 0 : sizes_of(*b).own * 16;
+    if (bytes < kMinimumBlockUnits * 16) break;
+    const std::uint64_t room = bytes - sizeof(layout::BlockHeader);
+    const bool live = load(b->word).state() == kBlockLive;
+    if (live && room >= least && room < most) found.push_back(offset);
+    offset += bytes;
+  }
+  return found;
+}
+
 void Heap::sweep_locked() {
   // Cleared first: who dies from here on sets it again, or holds the mutex and makes us sweep.
   control_.dirty.store(0, std::memory_order_seq_cst);

@@ -137,6 +137,10 @@ class Heap {
   // Frees what dead and reaped owners left and rebuilds the free lists.
   // Crash-safe: idempotent; a dead sweeper's work is done again.
   void sweep(OwnerTag me);
+  // Sweeps, and names the live blocks with `least` to less than `most` bytes of payload, in order:
+  // what a walk by sizes meets, so that a block which another's damaged size covers isn't among
+  // them. REQUIRES: nobody else uses the arena. Crash-safe: idempotent.
+  std::vector<std::uint64_t> rebuild(std::uint64_t least, std::uint64_t most);
   // A sweep would find something. Crash-safe: one store.
   void mark_dirty() { control_.dirty.store(1, std::memory_order_release); }
   bool dirty() const { return control_.dirty.load(std::memory_order_acquire) != 0; }
@@ -151,8 +155,10 @@ class Heap {
   };
   static Bin bin_of(std::uint64_t units);
   layout::BlockHeader* block(std::uint64_t offset) {
-    return offset % 16 == 0 && offset >= layout::kBlocks ? arena_.at<layout::BlockHeader>(offset)
-                                                         : nullptr;
+    // As much as the smallest has, so that a free one's links are inside of the arena too.
+    return offset % 16 == 0 && offset >= layout::kBlocks
+               ? arena_.at<layout::BlockHeader>(offset, kMinimumBlockUnits * 16)
+               : nullptr;
   }
   layout::FreeLists& lists_of(Side side) { return control_.lists[in_nest(side) ? 1 : 0]; }
   BlockSizes sizes(std::uint64_t offset) {
@@ -171,6 +177,7 @@ class Heap {
   std::uint64_t cut(std::uint64_t offset, std::uint64_t units, bool high);
   std::uint64_t find(layout::FreeLists& lists, std::uint64_t units);
   std::uint64_t search(std::uint64_t units, bool for_cache, std::uint64_t line);
+  layout::BlockHeader* listed(layout::Word& head, std::uint64_t offset);
   std::uint64_t pop_fitting(layout::FreeLists& lists, Bin bin, std::uint64_t units);
   void insert(std::uint64_t offset);
   void remove(std::uint64_t offset);

@@ -97,10 +97,12 @@ class Lanes {
   // Crash-safe: L3; a lane taken off and not freed is settled by whoever makes one next.
   void give_back(layout::QueueRecord& q, OwnerTag me);
 
-  // Empties every lane of the queue; what isn't a lane, or another one's too, is forgotten.
-  // REQUIRES: nobody else uses the arena. `seen`: blocks of lanes met so far.
-  // Crash-safe: idempotent.
-  void rebuild(layout::QueueRecord& q, std::unordered_set<std::uint64_t>* seen);
+  // Blocks of the heap that a lane could be in. REQUIRES: nobody else uses the arena.
+  std::unordered_set<std::uint64_t> blocks();
+  // Empties every lane of the queue; what isn't one of `blocks` is forgotten. What is a lane is
+  // taken out of them, so that it is nobody else's too.
+  // REQUIRES: nobody else uses the arena. Crash-safe: idempotent.
+  void rebuild(layout::QueueRecord& q, std::unordered_set<std::uint64_t>* blocks);
 
   // Hints may have been lost: have every lane of the queue refilled. Crash-safe: idempotent.
   void distrust(layout::QueueRecord& q);
