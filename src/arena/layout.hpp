@@ -159,7 +159,7 @@ struct PrefixTable {
   Word words[kPrefixes];  // {named:1 | used:1 | hash:55 | place of the namespace:7}
   PrefixRecord records[kPrefixes];
 };
-static_assert(sizeof(PrefixTable) == 56 * kPrefixes);
+static_assert(sizeof(PrefixTable) == 56ULL * kPrefixes);
 
 // A shard of the cache index. `table` is {version:21 | size class:7 | offset / 16:36}.
 struct alignas(64) Shard {

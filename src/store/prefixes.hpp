@@ -15,8 +15,8 @@
 //
 //   prefix word = {named:1 | used:1 | hash of place and prefix:55 | place:7}; 0 = nobody's
 //
-// The hash is keyed by the arena's seed, and a prefix is in one of two buckets, which
-// both follow from it. The text of the prefix stands in a record beside the word, for people.
+// The hash is keyed by the arena's seed, and a prefix is in one of two buckets, which both follow
+// from it. The text of the prefix stands in a record beside the word, for people.
 //
 // Transitions of a prefix word
 //   0 -> {h, p}              claim, by one CAS, of the first free word of the two buckets
