@@ -34,7 +34,7 @@ void reset(layout::CounterStripe* row, std::uint32_t stripes) {
 
 }  // namespace
 
-// The row of a prefix that has none yet, or hasn't a name. noinline: once for each prefix.
+// The row of a prefix that has none yet, or hasn't a name. noinline: row() is to stay small.
 __attribute__((noinline)) layout::CounterStripe& Prefixes::claim(std::uint32_t place,
                                                                  std::uint64_t word,
                                                                  std::string_view prefix,

@@ -91,7 +91,8 @@ class Prefixes {
     const char* p = key.data();
     std::size_t n = key.size();
     if (lead > 0) {
-      if (lead > kMostLead) return plain(place, who);
+      if (lead > kMostLead) [[unlikely]]
+        return plain(place, who);
       if (n >= lead && p[lead - 1] == kSeparator) p += lead, n -= lead;
     }
     const Found found = find(place, p, n);
@@ -137,7 +138,8 @@ class Prefixes {
       if (zero != 0) {  // the lowest one is true
         const auto bits = static_cast<unsigned>(std::countr_zero(zero)) & ~7U;
         const std::size_t size = at + bits / 8;
-        if (size == 0 || size > kLongest) return {0, 0, size != 0};
+        if (size == 0 || size > kLongest) [[unlikely]]
+          return {0, 0, size != 0};
         h = fold(h ^ (w & ~(~0ULL << bits)), kA ^ size);
         return {h | 1U, size, true};
       }
@@ -161,7 +163,8 @@ class Prefixes {
       const std::uint32_t first = bucket(word, second) * kWays;
       for (std::uint32_t i = first; i < first + kWays; ++i) {
         // relaxed: who counts doesn't read the text
-        if (table_->words[i].load(std::memory_order_relaxed) == (word | kNamed))
+        const std::uint64_t there = table_->words[i].load(std::memory_order_relaxed);
+        if (there == (word | kNamed)) [[likely]]
           return counted(i, who);
       }
     }
