@@ -391,9 +391,18 @@ class Cache:
         return CacheStats(*self._core.counts())
 
     def stats_by_prefix(self, sep: str = ":", most: int = 100) -> dict[str, PrefixStats]:
-        """Entries and bytes by what stands in the keys before ``sep``, the largest first.
+        """Statistics by what stands in the keys before ``sep``, the prefixes with the most bytes
+        first. Keys without ``sep`` are under ``""``, all prefixes beyond ``most`` in ``"(other)"``.
 
-        Found by a walk over the keys, as in :meth:`iter_keys`. Keys without ``sep`` and those of
-        all prefixes beyond the ``most`` largest are under ``""``.
+        What all keys begin with (``lead`` of :meth:`Store.cache`; KEY_PREFIX and version where the
+        Django backend makes them) isn't looked at.
+
+        Entries and bytes are found by a walk over the keys, as in :meth:`iter_keys`. Hits, misses,
+        sets, deletes, evictions and expirations are counted in the arena, since the cache got its
+        name, by all processes, and sum up to those of :meth:`stats`: but by ``":"`` only, so they
+        are None for another ``sep``. The arena has rows for 80 prefixes of up to 40 bytes, of which
+        a cache takes 48 or little more as they come: the counts of all others are in
+        ``"(other)"``, and None in rows of their own.
         """
-        return by_prefix(self._walk(1000), sep, most)
+        lead, rows = self._core.prefixes()
+        return by_prefix(self._walk(1000), sep, most, lead, rows)

@@ -14,6 +14,7 @@ from celeriac.cache import DEFAULT_TTL, Cache
 from celeriac.cache_entries import CacheEntries, Shared
 from celeriac.entries import DEFAULT_THRESHOLD, Format
 from celeriac.errors import ConfigurationError
+from celeriac.prefix_stats import PrefixStats, counted, lead_size
 from celeriac.queue import Queue, Waiter
 from celeriac.table import Table
 from celeriac.url import DEFAULT_MEMORY, StoreURL, parse_url
@@ -102,6 +103,7 @@ class Store:
         max_entries: int | None = None,
         version: int | str | None = None,
         overflow: str | None = None,
+        lead: str = "",
     ) -> Cache:
         """A cache: a namespace of the store.
 
@@ -118,6 +120,8 @@ class Store:
         :param overflow: a cache that keeps this one's entries, with those of others, while the
             store has no place for one more namespace; without it that is NotEnoughMemory. For
             callers whose keys differ from all others' that name the same overflow.
+        :param lead: what all keys begin with, up to and with a ``:``. It is the namespace's, for
+            everybody who uses it: statistics by prefix look at what comes behind.
 
         A store has places for some 110 caches and tables that have entries at a time; names of
         caches without entries are no limit. Names that begin with ``celeriac.`` are its own.
@@ -134,7 +138,11 @@ class Store:
         checks.check_ttl(ttl)
         _check_count(max_entries, "max_entries")
         core = self._core.cache(
-            namespace, table=False, pickle_all=written.pickle_all, overflow=overflow or ""
+            namespace,
+            table=False,
+            pickle_all=written.pickle_all,
+            overflow=overflow or "",
+            lead=lead_size(lead),
         )
         entries = CacheEntries(core, namespace, self._shared, written)
         return Cache(core, entries, namespace, ttl, max_entries)
@@ -204,17 +212,27 @@ class Store:
         return Waiter(self._core.waiter())
 
     def stats(self) -> dict[str, Any]:
-        """Memory in bytes, living owners, what recovery did; counts by cache and by queue."""
+        """Memory in bytes, living owners, what recovery did; counts by cache, by prefix of keys
+        (see :meth:`Cache.stats_by_prefix`; without entries and bytes) and by queue."""
         stats: dict[str, Any] = dict(self._core.stats())
         stats["url"] = self.url
         stats["path"] = self.path
         stats["caches"] = {
             name: self.cache(name).stats()._asdict() for name in sorted(self.caches())
         }
+        stats["prefixes"] = {name: self._counted(name) for name in stats["caches"]}
         stats["queues"] = {
             name: self.queue(name).counts()._asdict() for name in sorted(self.queues())
         }
         return stats
+
+    def _counted(self, name: str) -> dict[str, dict[str, int]]:
+        _, rows = self.cache(name)._core.prefixes()
+        names = PrefixStats._fields[2:]
+        return {
+            prefix: dict(zip(names, counts, strict=True))
+            for prefix, counts in sorted(counted(rows).items())
+        }
 
     def owners(self) -> list[dict[str, Any]]:
         """Attached processes: slot, epoch, pid, started, command, alive."""

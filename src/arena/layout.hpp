@@ -10,6 +10,9 @@
 //   kNamespaces   NamespaceRecord[128]       caches and tables by name
 //   kCells        CellRecord[128][64]        entries and bytes of a namespace in a shard
 //   kCounters     CounterStripe[128][8]      hits, misses … striped by owner
+//   kOtherCounters CounterStripe[128][2]     the same, of keys with a prefix that has no row
+//   kPrefixTable  PrefixTable                which prefixes of keys have a row, and their text
+//   kPrefixCounters CounterStripe[80][8]     their rows
 //   kShards       Shard[64]                  the cache's index, one lock each
 //   kLogs         LogRecord[129]             the cache's queues of segments: one log for all, and
 //                                            one for each namespace with a limit of its own
@@ -41,6 +44,8 @@ constexpr std::uint32_t kMaxOwners = 1024;
 constexpr std::uint32_t kMaxNamespaces = 128;
 constexpr std::uint32_t kShardCount = 64;
 constexpr std::uint32_t kStripes = 8;
+constexpr std::uint32_t kOtherStripes = 2;
+constexpr std::uint32_t kPrefixes = 80;
 constexpr std::uint32_t kSignalCount = 64;
 constexpr std::uint32_t kLogCount = kMaxNamespaces + 1;
 constexpr std::uint32_t kLifeClasses = 8;
@@ -125,10 +130,12 @@ struct NamespaceRecord {
   HalfWord name_length;
   HalfWord max_entries;  // 0: memory alone is the limit
   HalfWord swept;        // no index word is of a generation before this one
-  HalfWord reserved;
+  HalfWord begun;        // the generation in which the name came
+  HalfWord lead;         // bytes before what tells keys apart in statistics (store/prefixes.hpp)
+  HalfWord prefixes;     // rows of prefixes that the name has
   char name[240];
 };
-static_assert(sizeof(NamespaceRecord) == 264);
+static_assert(sizeof(NamespaceRecord) == 272);
 
 // What one shard holds of one namespace; written under the shard's mutex. Counts of another
 // generation than the namespace's are stale and read as zero, so that clear() is one increment.
@@ -142,6 +149,17 @@ struct CounterStripe {
   Word reserved[2];
 };
 static_assert(sizeof(CounterStripe) == 64);
+
+// What a row of prefix counters is for. `size` is at most that of `text`.
+struct PrefixRecord {
+  Word size;
+  Word text[5];
+};
+struct PrefixTable {
+  Word words[kPrefixes];  // {named:1 | used:1 | hash:55 | place of the namespace:7}
+  PrefixRecord records[kPrefixes];
+};
+static_assert(sizeof(PrefixTable) == 56ULL * kPrefixes);
 
 // A shard of the cache index. `table` is {version:21 | size class:7 | offset / 16:36}.
 struct alignas(64) Shard {
@@ -350,8 +368,13 @@ constexpr std::uint64_t kCells =
     align_up(kNamespaces + sizeof(NamespaceRecord) * kMaxNamespaces, 4096);
 constexpr std::uint64_t kCounters =
     align_up(kCells + sizeof(CellRecord) * kMaxNamespaces * kShardCount, 4096);
-constexpr std::uint64_t kShards =
+constexpr std::uint64_t kOtherCounters =
     align_up(kCounters + sizeof(CounterStripe) * kMaxNamespaces * kStripes, 4096);
+constexpr std::uint64_t kPrefixTable =
+    align_up(kOtherCounters + sizeof(CounterStripe) * kMaxNamespaces * kOtherStripes, 4096);
+constexpr std::uint64_t kPrefixCounters = align_up(kPrefixTable + sizeof(PrefixTable), 4096);
+constexpr std::uint64_t kShards =
+    align_up(kPrefixCounters + sizeof(CounterStripe) * kPrefixes * kStripes, 4096);
 constexpr std::uint64_t kLogs = align_up(kShards + sizeof(Shard) * kShardCount, 4096);
 constexpr std::uint64_t kSegments = align_up(kLogs + sizeof(LogRecord) * kLogCount, 4096);
 constexpr std::uint64_t kSignals = align_up(kSegments + sizeof(SegmentDirectory), 4096);
@@ -384,6 +407,8 @@ constexpr std::uint64_t fingerprint() {
                                  offsetof(NamespaceRecord, name),
                                  sizeof(CellRecord),
                                  sizeof(CounterStripe),
+                                 sizeof(PrefixTable),
+                                 offsetof(PrefixTable, records),
                                  sizeof(Shard),
                                  offsetof(Shard, table),
                                  offsetof(Shard, moves),
@@ -425,6 +450,8 @@ constexpr std::uint64_t fingerprint() {
                                  kMaxNamespaces,
                                  kShardCount,
                                  kStripes,
+                                 kOtherStripes,
+                                 kPrefixes,
                                  kLogCount,
                                  kLifeClasses,
                                  kSegmentsPerChunk,

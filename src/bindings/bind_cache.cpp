@@ -40,6 +40,18 @@ py::tuple counts(CacheHandle& c) {
                         n.bytes, n.bytes_limit);
 }
 
+// (bytes before a prefix, [(prefix, hits, misses, sets, deletes, evictions, expirations)])
+py::tuple prefixes(CacheHandle& c) {
+  const PrefixRows all = take(c.engine->prefixes());
+  py::list rows;
+  for (const PrefixCounts& r : all.rows) {
+    const CacheCounts& n = r.counts;
+    rows.append(py::make_tuple(py::bytes(r.prefix), n.hits, n.misses, n.sets, n.deletes,
+                               n.evictions, n.expirations));
+  }
+  return py::make_tuple(all.lead, rows);
+}
+
 py::list items(CacheHandle& c) {
   py::list all;
   check(c.engine->each([&](std::string_view key, const ValueBuffer& value) {
@@ -241,6 +253,7 @@ void register_cache(py::module_& m) {
           py::arg("max_entries"))
       .def("entries", [](CacheHandle& c) { return take(c.engine->entries()); })
       .def("counts", &counts)
+      .def("prefixes", &prefixes)
       .def("items", &items)
       .def("examine", &examine, py::arg("key"), py::arg("whole"))
       .def("scan", &scan, py::arg("cursor"), py::arg("most"))

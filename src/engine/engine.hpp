@@ -50,6 +50,8 @@ class CacheEngine {
   virtual Status limit(std::uint32_t max_entries) = 0;
   virtual Result<std::uint64_t> entries() = 0;
   virtual Result<CacheCounts> counts() = 0;
+  // The same by prefix (store/prefixes.hpp), without entries and bytes: their sum is counts()'s.
+  virtual Result<PrefixRows> prefixes() = 0;
   virtual Status each(
       const std::function<bool(std::string_view key, const ValueBuffer& value)>& visit) = 0;
   // One step of a walk over the keys, of bounded work and about `most` keys; moves the cursor.
@@ -70,6 +72,9 @@ struct CacheRequest {
   // A cache that keeps the entries while the store has no place for one more: for callers whose
   // keys differ from those of all others with the same overflow. Empty: an error instead.
   std::string overflow;
+  // How many bytes all keys begin with before what tells them apart in statistics, the last one
+  // ':'. More than 240: nothing does.
+  std::uint32_t lead = 0;
 };
 
 struct QueueOptions {

@@ -118,9 +118,10 @@ bool Cache::lookup(std::uint32_t space, std::string_view key, ValueBuffer* to, O
 
 bool Cache::get(std::uint32_t space, std::string_view key, ValueBuffer& to, bool counted,
                 OwnerTag me) {
+  if (!counted) return lookup(space, key, &to, me);
+  // First, since the processor finds the row while it waits for what the lookup reads.
+  layout::CounterStripe& c = spaces_.counters(space, key, me);
   const bool hit = lookup(space, key, &to, me);
-  if (!counted) return hit;
-  layout::CounterStripe& c = spaces_.counters(space, me);
   (hit ? c.hits : c.misses).fetch_add(1, std::memory_order_relaxed);
   return hit;
 }
@@ -269,7 +270,8 @@ Result<bool> Cache::store(std::uint32_t space, std::string_view key, const Value
       continue;
     }
     if (way == nullptr && (way = index_.victim(place)) != nullptr) {
-      spaces_.counters(space, me).evictions.fetch_add(1, std::memory_order_relaxed);
+      Found out{way, {way->load(std::memory_order_relaxed)}, {}, {}};
+      if (index_.entry(out.word, &out.place, &out.head)) eviction_.count_out(out, me);
     }
     if (way == nullptr) {
       // Neither a way nor memory for a larger table: make room for one and look again.
@@ -284,7 +286,7 @@ Result<bool> Cache::store(std::uint32_t space, std::string_view key, const Value
     guard.unlock();
     CELERIAC_CRASH_POINT("cache.set.unlocked");
     eviction_.collect(left, me);
-    spaces_.counters(space, me).sets.fetch_add(1, std::memory_order_relaxed);
+    spaces_.counters(space, key, me).sets.fetch_add(1, std::memory_order_relaxed);
     changed(space, place.hash);
     return true;
   }
@@ -307,7 +309,7 @@ Result<bool> Cache::erase(std::uint32_t space, std::string_view key, OwnerTag me
   }
   CELERIAC_CRASH_POINT("cache.delete.unlocked");
   eviction_.collect(left, me);
-  if (there) spaces_.counters(space, me).deletes.fetch_add(1, std::memory_order_relaxed);
+  if (there) spaces_.counters(space, key, me).deletes.fetch_add(1, std::memory_order_relaxed);
   changed(space, place.hash);
   return there;
 }
@@ -435,15 +437,7 @@ CacheCounts Cache::counts(std::uint32_t space) const {
       n.bytes += cell.bytes.load(std::memory_order_relaxed);
     }
   }
-  for (std::uint16_t stripe = 0; stripe < layout::kStripes; ++stripe) {
-    const layout::CounterStripe& c = spaces_.counters(space, {stripe, 1});
-    n.hits += c.hits.load(std::memory_order_relaxed);
-    n.misses += c.misses.load(std::memory_order_relaxed);
-    n.sets += c.sets.load(std::memory_order_relaxed);
-    n.deletes += c.deletes.load(std::memory_order_relaxed);
-    n.evictions += c.evictions.load(std::memory_order_relaxed);
-    n.expirations += c.expirations.load(std::memory_order_relaxed);
-  }
+  spaces_.prefixes().add_up(space_index(space), &n);
   return n;
 }
 

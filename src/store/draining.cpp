@@ -1,6 +1,7 @@
 // The half of Eviction that takes entries out of memory, whoever decided that they must go.
 #include <algorithm>
 #include <array>
+#include <string>
 #include <vector>
 
 #include "arena/crash_point.hpp"
@@ -24,8 +25,15 @@ void copy_across(char* to, const char* from, std::uint64_t n) {
 
 }  // namespace
 
-void Eviction::count_out(std::uint32_t space, bool absent, OwnerTag me) {
-  layout::CounterStripe& c = spaces_.counters(space, me);
+void Eviction::count_out(const Found& entry, OwnerTag me) {
+  if (spaces_.of_an_earlier_name(entry.head.space, entry.word.generation())) return;
+  const std::size_t size = entry.head.key_size;
+  char short_key[256];
+  std::string long_key(size > sizeof short_key ? size : 0, 0);
+  char* key = size > sizeof short_key ? long_key.data() : short_key;
+  copy_out_packed(key, entry.place.payload + entry.place.at + kEntryHead, size);
+  layout::CounterStripe& c = spaces_.counters(entry.head.space, {key, size}, me);
+  const bool absent = !index_.present(entry.word, entry.head);
   (absent ? c.expirations : c.evictions).fetch_add(1, std::memory_order_relaxed);
 }
 
@@ -101,7 +109,7 @@ void Eviction::judge(std::uint32_t number, Found& entry, const Place& place, Fat
     const unsigned left = at.queue == kMainQueue ? frequency - 1 : 0;
     if (relocate(number, entry, place, main ? kMainQueue : kSmallQueue, left, fate, me)) return;
   }
-  count_out(entry.head.space, absent, me);
+  count_out(entry, me);
   index_.unlink(place.shard, entry.way, me);
   CELERIAC_CRASH_POINT("eviction.judge.unlinked");
   if (!absent && fate == Fate::kPolicy) {
@@ -232,7 +240,7 @@ std::optional<std::uint64_t> Eviction::sweep_shard(std::uint32_t shard_index, Ow
         const std::uint64_t n = gone(entry);
         if (n == 0) continue;
         sum += n;
-        count_out(entry.head.space, !index_.present(entry.word, entry.head), me);
+        count_out(entry, me);
         left.push_back(index_.unlink(shard_index, &way, me));
       }
     }
@@ -332,7 +340,7 @@ std::uint64_t Eviction::cull_segment(std::uint32_t number, std::uint32_t space,
     const bool current = index_.current(w, h);
     if (current && !Index::belongs(w, h, space, generation)) continue;  // another name's by now
     culled += current ? 1 : 0;
-    count_out(space, !current, me);
+    count_out({way, w, p, h}, me);
     left->push_back(index_.unlink(place.shard, way, me));
   }
   return culled;

@@ -86,6 +86,11 @@ class Eviction {
   // Crash-safe: entry by entry, as delete.
   bool drop_absent(OwnerTag me);
 
+  // An entry that is linked and goes is counted, as evicted or expired, for the name that set it,
+  // and not at all when that has lost its place.
+  // REQUIRES: the shard's mutex. Thread-safe. Crash-safe: one increment, before the entry goes.
+  void count_out(const Found& entry, OwnerTag me);
+
  private:
   enum class Fate : std::uint32_t { kPolicy, kKeep, kDrop, kPush };
   struct Step {
@@ -119,7 +124,6 @@ class Eviction {
   template <class Gone>
   std::optional<std::uint64_t> sweep_shard(std::uint32_t shard, OwnerTag me, Gone gone);
   std::uint64_t drop_expired_blocks(OwnerTag me);
-  void count_out(std::uint32_t space, bool absent, OwnerTag me);
 
   Base& base_;
   Namespaces& spaces_;

@@ -60,8 +60,9 @@
 // `namespace_high`.
 //
 // clear() raises the generation: entries of another generation are as good as absent, and their
-// memory comes back as eviction or the next set meets them. Statistics begin anew with a name;
-// calls that are under way in that moment may be counted for the wrong one.
+// memory comes back as eviction or the next set meets them. Statistics begin anew with a name, in
+// all rows (store/prefixes.hpp); calls that are under way in that moment may be counted for the
+// wrong one. Entries that an earlier name has left are counted for nobody when they go.
 #pragma once
 
 #include <cstdint>
@@ -70,6 +71,7 @@
 #include <vector>
 
 #include "memory/base.hpp"
+#include "store/prefixes.hpp"
 
 namespace celeriac {
 
@@ -86,6 +88,7 @@ struct NamespaceRequest {
   bool pinned = false;             // a table: its entries are never evicted, its place is its own
   std::string_view overflow = {};  // the name of a cache, or empty
   bool create = true;              // false: kNotFound where the name has no place, and no entries
+  std::uint32_t lead = 0;          // of the name, if it has one (store/prefixes.hpp)
 };
 
 class Namespaces {
@@ -94,7 +97,7 @@ class Namespaces {
   static constexpr std::uint32_t kMostWithOverflow = 56;
   static constexpr std::string_view kLibrary = "celeriac.";
 
-  explicit Namespaces(Base& base) : base_(base) {}
+  explicit Namespaces(Base& base) : base_(base), prefixes_(base) {}
 
   // The id of the namespace, or of its overflow; it is made on first use. kNotEnoughMemory when all
   // places are taken by tables and by caches with entries; kConfiguration for a name that is empty,
@@ -153,9 +156,18 @@ class Namespaces {
     return base_.arena.fixed<layout::CellRecord>(
         layout::kCells)[space_index(space) * layout::kShardCount + shard];
   }
-  layout::CounterStripe& counters(std::uint32_t space, OwnerTag who) const {
-    return base_.arena.fixed<layout::CounterStripe>(
-        layout::kCounters)[space_index(space) * layout::kStripes + who.slot % layout::kStripes];
+  Prefixes& prefixes() { return prefixes_; }
+  const Prefixes& prefixes() const { return prefixes_; }
+  // Where what happens to a key is counted. Thread-safe, lock-free. Crash-safe: as Prefixes::row().
+  layout::CounterStripe& counters(std::uint32_t space, std::string_view key, OwnerTag who) {
+    return prefixes_.row(space_index(space), key, who);
+  }
+  // Was an entry with this index word's generation set by an earlier name of the place? By N7 the
+  // 16 bits of it say so.
+  bool of_an_earlier_name(std::uint32_t index, std::uint32_t generation) const {
+    const std::uint32_t now = generation_now(index);
+    const std::uint32_t age = (now - generation) & 0xFFFFU;
+    return age > now - record(index).begun.load(std::memory_order_relaxed);
   }
 
  private:
@@ -197,10 +209,11 @@ class Namespaces {
   // REQUIRE the directory mutex.
   std::uint32_t find(std::string_view wanted) const;
   std::uint32_t free_place(const NamespaceRequest& request);
-  void take(std::uint32_t index, std::string_view name, unsigned flags);
+  void take(std::uint32_t index, std::string_view name, unsigned flags, std::uint32_t lead);
   Result<std::uint32_t> open_overflow(const NamespaceRequest& request);
 
   Base& base_;
+  Prefixes prefixes_;
 };
 
 }  // namespace celeriac

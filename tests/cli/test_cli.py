@@ -77,12 +77,15 @@ def test_stats(store: celeriac.Store, capsys: pytest.CaptureFixture[str]) -> Non
     work = store.queue("work")
     for _ in range(1_234):
         work.put("x")
+    store.cache("c").set("product:7", 1)
     assert run("stats", store.url) == FINE
     table = capsys.readouterr().out
     assert run("stats", store.url, "--json") == FINE
     stats = json.loads(capsys.readouterr().out)
     assert stats["queues"]["work"]["ready"] == 1_234
     assert stats["memory_limit"] == 16 << 20
+    assert stats["prefixes"]["c"]["product"]["sets"] == 1
+    assert "c 'product'" in table
     assert "1,234" in table
     assert "16.0 MiB" in table
     assert all(name in table for name in stats)

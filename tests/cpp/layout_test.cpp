@@ -18,7 +18,7 @@ namespace {
 
 using layout::HeaderFixed;
 
-constexpr std::uint64_t kFingerprint = 0xD6CC4DBDE0879CA2ULL;
+constexpr std::uint64_t kFingerprint = 0x1FB8BE26F74C1CB1ULL;
 
 TEST(Layout, FingerprintIsTheOneWrittenDown) {
   EXPECT_EQ(layout::fingerprint(), kFingerprint) << std::hex << layout::fingerprint();
@@ -27,9 +27,10 @@ TEST(Layout, FingerprintIsTheOneWrittenDown) {
 TEST(Layout, SizesOfStructs) {
   EXPECT_EQ(sizeof(HeaderFixed), 104U);
   EXPECT_EQ(sizeof(layout::OwnerRecord), 128U);
-  EXPECT_EQ(sizeof(layout::NamespaceRecord), 264U);
+  EXPECT_EQ(sizeof(layout::NamespaceRecord), 272U);
   EXPECT_EQ(sizeof(layout::CellRecord), 16U);
   EXPECT_EQ(sizeof(layout::CounterStripe), 64U);
+  EXPECT_EQ(sizeof(layout::PrefixTable), 4480U);
   EXPECT_EQ(sizeof(layout::Shard), 64U);
   EXPECT_EQ(sizeof(layout::Bucket), 64U);
   EXPECT_EQ(sizeof(layout::BlockHead), 16U);
@@ -52,6 +53,8 @@ TEST(Layout, PlacesInsideStructs) {
   EXPECT_EQ(offsetof(layout::Header, size), 112U);
   EXPECT_EQ(offsetof(layout::OwnerRecord, info), 16U);
   EXPECT_EQ(offsetof(layout::OwnerRecord, command), 40U);
+  EXPECT_EQ(offsetof(layout::NamespaceRecord, name), 32U);
+  EXPECT_EQ(offsetof(layout::PrefixTable, records), 640U);
   EXPECT_EQ(offsetof(layout::Shard, table), 24U);
   EXPECT_EQ(offsetof(layout::SegmentRecord, place), 60U);
   EXPECT_EQ(offsetof(layout::LogRecord, ghosts), 104U);
@@ -60,11 +63,12 @@ TEST(Layout, PlacesInsideStructs) {
 
 TEST(Layout, RegionsFollowOneAnotherOnPages) {
   const std::uint64_t places[] = {
-      layout::kOwners, layout::kNamespaces, layout::kCells,   layout::kCounters, layout::kShards,
-      layout::kLogs,   layout::kSegments,   layout::kSignals, layout::kQueues,   layout::kSlots,
-      layout::kTimers, layout::kHeap,       layout::kBlocks};
-  const std::uint64_t golden[] = {4096,   135168, 172032, 303104, 368640, 372736, 393216,
-                                  430080, 434176, 446464, 458752, 462848, 475136};
+      layout::kOwners,        layout::kNamespaces,  layout::kCells,          layout::kCounters,
+      layout::kOtherCounters, layout::kPrefixTable, layout::kPrefixCounters, layout::kShards,
+      layout::kLogs,          layout::kSegments,    layout::kSignals,        layout::kQueues,
+      layout::kSlots,         layout::kTimers,      layout::kHeap,           layout::kBlocks};
+  const std::uint64_t golden[] = {4096,   135168, 172032, 303104, 368640, 385024, 393216, 434176,
+                                  438272, 458752, 495616, 499712, 512000, 524288, 528384, 540672};
   for (std::size_t i = 0; i < std::size(places); ++i) {
     EXPECT_EQ(places[i], golden[i]) << i;
     EXPECT_EQ(places[i] % 4096, 0U) << i;

@@ -12,7 +12,8 @@ constexpr int kMostMoves = 64;
 Result<std::uint32_t> open_space(LocalHandle& handle, const CacheRequest& request, bool create,
                                  OwnerTag me) {
   Cache& cache = handle.core().cache();
-  const NamespaceRequest wanted{request.name, request.table, request.overflow, create};
+  const NamespaceRequest wanted{request.name, request.table, request.overflow, create,
+                                request.lead};
   if (cache.namespaces().sweep_due()) cache.eviction().drop_absent(me);
   Result<std::uint32_t> space = cache.namespaces().open(wanted, me);
   if (space || space.status().code() != Code::kNotEnoughMemory) return space;
@@ -144,6 +145,13 @@ Result<CacheCounts> LocalCache::counts() {
   none.bytes_limit = handle_->core().arena().capacity();
   return in_space({}, false, none, [&](std::uint32_t space, OwnerTag) -> Result<CacheCounts> {
     return handle_->core().cache().counts(space);
+  });
+}
+
+Result<PrefixRows> LocalCache::prefixes() {
+  return in_space({}, false, PrefixRows{}, [&](std::uint32_t space, OwnerTag) {
+    return Result<PrefixRows>(
+        handle_->core().cache().namespaces().prefixes().list(space_index(space)));
   });
 }
 

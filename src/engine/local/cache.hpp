@@ -30,6 +30,7 @@ class LocalCache final : public CacheEngine {
   Status limit(std::uint32_t max_entries) override;
   Result<std::uint64_t> entries() override;
   Result<CacheCounts> counts() override;
+  Result<PrefixRows> prefixes() override;
   Status each(const std::function<bool(std::string_view, const ValueBuffer&)>& visit) override;
   Result<bool> scan(
       ScanCursor& cursor, std::size_t most,

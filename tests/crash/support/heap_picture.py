@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 _CAPACITY_AT: Final = 104  # Header.capacity
-_LOGS_AT: Final = 372736  # kLogs, and in each LogRecord the offset of its ghosts
+_LOGS_AT: Final = 438272  # kLogs, and in each LogRecord the offset of its ghosts
 _LOGS: Final = 129
 _LOG_BYTES: Final = 144
 _GHOSTS_AT: Final = 104

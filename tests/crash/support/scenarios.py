@@ -115,6 +115,21 @@ def many_names(v: Victim) -> None:
     v.set("k", "again")
 
 
+def cache_of_prefixes(v: Victim) -> None:
+    """Prefixes of keys get rows of statistics, which end when another name takes the place."""
+    v.connect()
+    for i in range(70):  # a table in every shard: keys of `gone` hash anew in another place
+        v.set(f"k{i}", "x")
+    for key in ("user:1", "order:1", "user:2", "alone"):
+        v.set(key, 1, space="gone")
+        v.set(key, 2)
+    for key in ("user:1", "order:1", "user:2", "alone"):
+        v.delete(key, space="gone")
+    for i in range(113):
+        v.call({}, lambda name=f"n{i}": v.store.cache(name))
+    v.set("user:1", "again", space="gone")
+
+
 def no_place(v: Victim) -> None:
     """All places are taken by tables, so that one more looks for what has expired."""
     v.connect()
@@ -430,6 +445,7 @@ def _scenarios() -> list[Scenario]:
         Scenario("clear and cull", cache_clear),
         Scenario("a full cache", cache_full),
         Scenario("many names", many_names),
+        Scenario("prefixes", cache_of_prefixes, nth=2),
         Scenario("no place", no_place),
         Scenario("many segments", cache_of_segments, nth=2),
         Scenario("a cache of a log", cache_of_log, nth=2),
