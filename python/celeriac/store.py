@@ -6,6 +6,7 @@ import atexit
 import os
 import threading
 import weakref
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
@@ -13,7 +14,7 @@ from celeriac import _core, checks, tags
 from celeriac.cache import DEFAULT_TTL, Cache
 from celeriac.cache_entries import CacheEntries, Shared
 from celeriac.entries import DEFAULT_THRESHOLD, Format
-from celeriac.errors import ConfigurationError
+from celeriac.errors import ConfigurationError, StoreNotFound
 from celeriac.queue import Queue, Waiter
 from celeriac.table import Table
 from celeriac.url import DEFAULT_MEMORY, StoreURL, parse_url
@@ -45,14 +46,15 @@ class Store:
     another owner. Pickles as its URL. As a context manager it closes at the end.
     """
 
-    def __init__(self, url: StoreURL) -> None:
+    def __init__(self, url: StoreURL, *, looking: bool = False) -> None:
+        """`looking`: an existing store's ceiling stays as it is, whatever the URL says."""
         self._url = url
         options = url.options
         self._core = _core.open_local(
             root=os.environ.get("CELERIAC_SHM_DIR") or "/dev/shm",
             name=url.name,
             memory=DEFAULT_MEMORY if options.memory is None else options.memory,
-            memory_given=options.memory is not None,
+            memory_given=options.memory is not None and not looking,
             mode=options.mode,
             create=options.create,
         )
@@ -211,9 +213,11 @@ class Store:
         stats["caches"] = {
             name: self.cache(name).stats()._asdict() for name in sorted(self.caches())
         }
-        stats["queues"] = {
-            name: self.queue(name).counts()._asdict() for name in sorted(self.queues())
-        }
+        stats["queues"] = {}
+        for name in sorted(self.queues()):
+            with suppress(StoreNotFound):  # gone since; looking must not bring it back
+                counts = self.queue(name, create=False).counts()
+                stats["queues"][name] = counts._asdict()
         return stats
 
     def owners(self) -> list[dict[str, Any]]:

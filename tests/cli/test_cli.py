@@ -21,7 +21,7 @@ from celeriac.cli.tables import plain_table
 def store() -> Iterator[celeriac.Store]:
     store = celeriac.connect(f"shm://t-{secrets.token_hex(6)}?memory=16M")
     yield store
-    store.destroy(force=True)
+    celeriac.connect(store.url).destroy(force=True)
 
 
 def run(*arguments: str) -> int:
@@ -86,6 +86,25 @@ def test_stats(store: celeriac.Store, capsys: pytest.CaptureFixture[str]) -> Non
     assert "1,234" in table
     assert "16.0 MiB" in table
     assert all(name in table for name in stats)
+
+
+@pytest.mark.parametrize("command", ["stats", "doctor"])
+def test_looking_leaves_the_ceiling(
+    command: str, store: celeriac.Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = store.url.partition("?")[0]
+    for open_here in (True, False):
+        assert run(command, f"{url}?memory=32M&create=true") == FINE
+        assert "16.0 MiB" in capsys.readouterr().out
+        if open_here:  # by then the command's handle is the only one
+            store.close()
+    assert celeriac.connect(url).stats()["memory_limit"] == 16 << 20
+
+
+def test_stats_bring_no_queue_back(store: celeriac.Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(celeriac.Store, "queues", lambda self: ["gone"])
+    assert store.stats()["queues"] == {}
+    assert not store.has_queue("gone")
 
 
 def test_doctor_of_a_healthy_store(

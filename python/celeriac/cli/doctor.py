@@ -6,8 +6,7 @@ import argparse
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import celeriac
-
+from .look import look
 from .stats import print_stats
 from .tables import print_table
 
@@ -27,7 +26,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 def run(options: argparse.Namespace) -> int:
     """Recover, then print what there is and what was found."""
-    with celeriac.connect(options.url, create=False) as store:
+    with look(options.url) as store:
         owners = store.owners()
         repaired = store.recover()
         stats = store.stats()
