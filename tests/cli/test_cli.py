@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import secrets
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import celeriac
-from celeriac.cli import BAD_USAGE, FINDING, FINE, doctor, main
+from celeriac.cli import BAD_USAGE, FINDING, FINE, doctor, main, processes
 from celeriac.cli.tables import plain_table
 
 
@@ -133,7 +135,7 @@ def test_doctor_gives_back_what_the_dead_held(
         holder.kill()
     assert run("doctor", store.url) == FINDING
     report = capsys.readouterr().out
-    assert "found 1 dead" in report
+    assert "found 1 dead process: what it held" in report
     assert f" {holder.pid} " in report
     assert store.queue("work").counts().ready == 1
     assert run("doctor", store.url) == FINE
@@ -141,7 +143,68 @@ def test_doctor_gives_back_what_the_dead_held(
 
 def test_doctor_tells_of_corruption() -> None:
     assert doctor.find([], 0, {"corrupt": 0}) == []
+    assert doctor.find([], 0, {"corrupt": 1}) == ["1 corrupt part was found and dropped"]
     assert doctor.find([], 0, {"corrupt": 2}) == ["2 corrupt parts were found and dropped"]
+    assert doctor.find([], 2, {"corrupt": 0}) == [
+        "found 2 dead processes: what they held has been given back"
+    ]
+
+
+@pytest.mark.parametrize(("limit", "found"), [(None, 0), (3, 0), (2, 1)])
+def test_doctor_tells_when_processes_have_to_poll(limit: int | None, found: int) -> None:
+    owners = [{"state": state} for state in ("alive", "dead", "alive", "stopped")]
+    for number, owner in enumerate(owners):
+        owner.update(pid=str(number), command="x")
+    findings = doctor.find(owners, 0, {"corrupt": 0}, limit)
+    assert sum("fs.inotify.max_user_instances=2" in line for line in findings) == found
+
+
+def test_doctor_names_a_stopped_process(
+    store: celeriac.Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store.queue("work").put("x")
+    command = [sys.executable, "-c", HOLDER, store.url]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline()
+        try:
+            holder.send_signal(signal.SIGSTOP)
+            os.waitid(os.P_PID, holder.pid, os.WSTOPPED)
+            assert run("doctor", store.url) == FINDING
+            report = capsys.readouterr().out
+            assert f"process {holder.pid} " in report
+            assert "is stopped" in report
+            assert "nothing to repair" not in report
+            holder.send_signal(signal.SIGCONT)
+            os.waitid(os.P_PID, holder.pid, os.WCONTINUED)
+            assert run("doctor", store.url) == FINE
+        finally:
+            holder.kill()
+
+
+def test_doctor_shows_the_processes_when_one_blocks_the_rest(
+    store: celeriac.Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stats(self: celeriac.Store) -> None:
+        raise celeriac.LockTimeout("busy")
+
+    monkeypatch.setattr(celeriac.Store, "stats", stats)
+    assert run("doctor", store.url) == FINDING
+    report = capsys.readouterr().out
+    assert f" {os.getpid()} " in report
+    assert report.endswith("\nbusy\n")
+
+
+def test_a_stopped_process_of_another_store_is_not_meant(tmp_path: Path) -> None:
+    (tmp_path / "owners.lock").touch()
+    with subprocess.Popen(["sleep", "600"]) as other:
+        try:
+            other.send_signal(signal.SIGSTOP)
+            os.waitid(os.P_PID, other.pid, os.WSTOPPED)
+            owner = {"pid": other.pid, "alive": True}
+            assert processes.state_of(owner, str(tmp_path)) == "alive"
+        finally:
+            other.kill()
 
 
 def test_missing_packages_name_the_extra(
