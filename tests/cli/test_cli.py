@@ -231,8 +231,9 @@ def test_unwritable_report_is_told_before_the_run(
     assert "demo-report.html" in capsys.readouterr().err
 
 
-def test_as_a_module(store: celeriac.Store) -> None:
-    command = [sys.executable, "-m", "celeriac.cli", "stats", store.url, "--json"]
+@pytest.mark.parametrize("module", ["celeriac", "celeriac.cli"])
+def test_as_a_module(store: celeriac.Store, module: str) -> None:
+    command = [sys.executable, "-m", module, "stats", store.url, "--json"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == FINE, done.stderr
     assert json.loads(done.stdout)
@@ -244,6 +245,22 @@ def test_reader_that_goes_away_is_no_traceback(store: celeriac.Store) -> None:
         ["bash", "-c", command], capture_output=True, text=True, timeout=60, check=False
     )
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_full_disk_is_no_traceback(store: celeriac.Store, unbuffered: str) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "celeriac", "stats", store.url],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == FINDING
+    assert done.stderr.splitlines() == ["celeriac: [Errno 28] No space left on device"]
 
 
 def test_plain_table_is_aligned() -> None:
