@@ -37,6 +37,7 @@ import celeriac
 from celeriac.celery import worker
 from celeriac.celery.broker import Broker, open_broker
 from celeriac.celery.channel import Channel, Subscription
+from celeriac.celery.errors import operational
 from celeriac.celery.options import BROKER_OPTIONS, checked
 from celeriac.celery.poller import Poller
 from celeriac.celery.register import ALIASES
@@ -135,6 +136,7 @@ class Transport(virtual.Transport):
             raise TransportConnectionError("the connection is closed")
         return self._broker
 
+    @operational
     def establish_connection(self) -> Any:
         """Open the store.
 
