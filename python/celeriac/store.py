@@ -39,6 +39,17 @@ def _check_count(value: object, what: str) -> None:
         raise ConfigurationError(f"{what}={value!r}: {bound}, or None for no limit")
 
 
+def _check_mode(path: str, mode: int) -> None:
+    """The core refuses files that are open to more than `mode`; here those that are to less."""
+    with suppress(OSError):  # not there, or nothing that may be opened: the core says so
+        there = os.lstat(f"{path}/arena").st_mode & 0o777
+        if mode & 0o060 & ~there:
+            raise ConfigurationError(
+                f"mode={mode:04o}, but the store at {path} was made with {there:04o}: mode= counts "
+                "when a store is made; leave it out, or remove the store first"
+            )
+
+
 class Store:
     """One store: caches, tables and queues that every process of the host shares.
 
@@ -50,8 +61,10 @@ class Store:
         """`looking`: an existing store's ceiling stays as it is, whatever the URL says."""
         self._url = url
         options = url.options
+        root = os.environ.get("CELERIAC_SHM_DIR") or "/dev/shm"
+        _check_mode(f"{root}/celeriac-{os.geteuid()}/{url.name}", options.mode)
         self._core = _core.open_local(
-            root=os.environ.get("CELERIAC_SHM_DIR") or "/dev/shm",
+            root=root,
             name=url.name,
             memory=DEFAULT_MEMORY if options.memory is None else options.memory,
             memory_given=options.memory is not None and not looking,
@@ -252,7 +265,8 @@ def connect(url: str, **options: Any) -> Store:
     :param memory: ceiling of the store; bytes, or ``512M``, ``2G``; default 256M. It starts small
         and grows.
     :param create: False raises StoreNotFound when there is no such store.
-    :param mode: permissions of its files, 0600 (default) or 0660.
+    :param mode: permissions of its files, 0600 (default) or 0660, the same in every URL of a
+        user: the directory of his stores has it too. A store is its user's alone with either.
 
     Raises ConfigurationError, StoreNotFound, VersionMismatch, StoreCorrupt, NotEnoughMemory.
     """
