@@ -6,6 +6,7 @@ import atexit
 import os
 import threading
 import weakref
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
@@ -13,7 +14,7 @@ from celeriac import _core, checks, tags
 from celeriac.cache import DEFAULT_TTL, Cache
 from celeriac.cache_entries import CacheEntries, Shared
 from celeriac.entries import DEFAULT_THRESHOLD, Format
-from celeriac.errors import ConfigurationError
+from celeriac.errors import ConfigurationError, StoreNotFound
 from celeriac.prefix_stats import PrefixStats, counted, lead_size
 from celeriac.queue import Queue, Waiter
 from celeriac.table import Table
@@ -39,6 +40,17 @@ def _check_count(value: object, what: str) -> None:
         raise ConfigurationError(f"{what}={value!r}: {bound}, or None for no limit")
 
 
+def _check_mode(path: str, mode: int) -> None:
+    """The core refuses files that are open to more than `mode`; here those that are to less."""
+    with suppress(OSError):  # not there, or nothing that may be opened: the core says so
+        there = os.lstat(f"{path}/arena").st_mode & 0o777
+        if mode & 0o060 & ~there:
+            raise ConfigurationError(
+                f"mode={mode:04o}, but the store at {path} was made with {there:04o}: mode= counts "
+                "when a store is made; leave it out, or remove the store first"
+            )
+
+
 class Store:
     """One store: caches, tables and queues that every process of the host shares.
 
@@ -46,14 +58,17 @@ class Store:
     another owner. Pickles as its URL. As a context manager it closes at the end.
     """
 
-    def __init__(self, url: StoreURL) -> None:
+    def __init__(self, url: StoreURL, *, looking: bool = False) -> None:
+        """`looking`: an existing store's ceiling stays as it is, whatever the URL says."""
         self._url = url
         options = url.options
+        root = os.environ.get("CELERIAC_SHM_DIR") or "/dev/shm"
+        _check_mode(f"{root}/celeriac-{os.geteuid()}/{url.name}", options.mode)
         self._core = _core.open_local(
-            root=os.environ.get("CELERIAC_SHM_DIR") or "/dev/shm",
+            root=root,
             name=url.name,
             memory=DEFAULT_MEMORY if options.memory is None else options.memory,
-            memory_given=options.memory is not None,
+            memory_given=options.memory is not None and not looking,
             mode=options.mode,
             create=options.create,
         )
@@ -221,9 +236,14 @@ class Store:
             name: self.cache(name).stats()._asdict() for name in sorted(self.caches())
         }
         stats["prefixes"] = {name: self._counted(name) for name in stats["caches"]}
-        stats["queues"] = {
-            name: self.queue(name).counts()._asdict() for name in sorted(self.queues())
+        stats["tables"] = {
+            name: self.table(name).stats()._asdict() for name in sorted(self.tables())
         }
+        stats["queues"] = {}
+        for name in sorted(self.queues()):
+            with suppress(StoreNotFound):  # gone since; looking must not bring it back
+                counts = self.queue(name, create=False).counts()
+                stats["queues"][name] = counts._asdict()
         return stats
 
     def _counted(self, name: str) -> dict[str, dict[str, int]]:
@@ -266,7 +286,8 @@ def connect(url: str, **options: Any) -> Store:
     :param memory: ceiling of the store; bytes, or ``512M``, ``2G``; default 256M. It starts small
         and grows.
     :param create: False raises StoreNotFound when there is no such store.
-    :param mode: permissions of its files, 0600 (default) or 0660.
+    :param mode: permissions of its files, 0600 (default) or 0660, the same in every URL of a
+        user: the directory of his stores has it too. A store is its user's alone with either.
 
     Raises ConfigurationError, StoreNotFound, VersionMismatch, StoreCorrupt, NotEnoughMemory.
     """

@@ -7,8 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-import celeriac
-
+from .look import look
 from .tables import print_table
 
 MIB = 1024 * 1024
@@ -19,8 +18,8 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser = commands.add_parser(
         "stats",
         help="show what is in a store",
-        description="Shows a store's memory, its owners, its caches, the prefixes of their keys "
-        "and its queues. Never creates a store.",
+        description="Shows a store's memory, its owners, its caches, the prefixes of their keys, its "
+        "tables and its queues. Changes nothing, and never creates a store.",
     )
     parser.add_argument("url", metavar="URL", help="the store, for example shm://app")
     parser.add_argument("--json", action="store_true", help="as JSON, for programs")
@@ -29,7 +28,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 def run(options: argparse.Namespace) -> int:
     """Print the statistics."""
-    with celeriac.connect(options.url, create=False) as store:
+    with look(options.url) as store:
         stats = store.stats()
     if options.json:
         print(json.dumps(stats, indent=2))
