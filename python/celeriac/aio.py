@@ -387,6 +387,7 @@ class AsyncStore(_Handle):
     queue = _maker(sync.Store.queue, AsyncQueue)
 
     caches = _twin(sync.Store.caches)
+    tables = _twin(sync.Store.tables)
     has_queue = _twin(sync.Store.has_queue)
     queues = _twin(sync.Store.queues)
     stats = _twin(sync.Store.stats)

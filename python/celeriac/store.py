@@ -213,6 +213,10 @@ class Store:
         """Names of all caches that were ever used, in no order."""
         return [name for name in self._core.caches() if name != tags.NAMESPACE]
 
+    def tables(self) -> list[str]:
+        """Names of all tables, in no order; those of the library begin with ``celeriac.``."""
+        return self._core.tables()
+
     def has_queue(self, name: str) -> bool:
         """True when there is a queue of that name."""
         _check_name(name, "a queue")
@@ -228,7 +232,7 @@ class Store:
 
     def stats(self) -> dict[str, Any]:
         """Memory in bytes, living owners, what recovery did; counts by cache, by prefix of keys
-        (see :meth:`Cache.stats_by_prefix`; without entries and bytes) and by queue."""
+        (see :meth:`Cache.stats_by_prefix`; without entries and bytes) , table and queue."""
         stats: dict[str, Any] = dict(self._core.stats())
         stats["url"] = self.url
         stats["path"] = self.path

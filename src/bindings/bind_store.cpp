@@ -86,7 +86,8 @@ void register_store(py::module_& m) {
       .def("queue", &queue, py::arg("name"), py::arg("create"), py::arg("given"),
            py::arg("max_length"), py::arg("max_deliveries"), py::arg("drop_oldest"),
            py::arg("owner_bound"))
-      .def("caches", [](StoreHandle& s) { return readable(take(s.engine->caches())); })
+      .def("caches", [](StoreHandle& s) { return readable(take(s.engine->caches(false))); })
+      .def("tables", [](StoreHandle& s) { return readable(take(s.engine->caches(true))); })
       .def(
           "has_queue",
           [](StoreHandle& s, const std::string& name) { return take(s.engine->has_queue(name)); },

@@ -174,8 +174,8 @@ class StoreEngine {
   virtual Result<std::unique_ptr<CacheEngine>> cache(const CacheRequest& request) = 0;
   virtual Result<std::unique_ptr<QueueEngine>> queue(const std::string& name,
                                                      const QueueOptions& options) = 0;
-  // Names of the caches (not the tables) that were ever opened.
-  virtual Result<std::vector<std::string>> caches() = 0;
+  // Names of the caches, or of the tables, that were ever opened.
+  virtual Result<std::vector<std::string>> caches(bool tables) = 0;
   virtual Result<bool> has_queue(const std::string& name) = 0;
   virtual Result<std::vector<std::string>> queues() = 0;
   virtual Result<std::unique_ptr<WaiterEngine>> waiter() = 0;

@@ -254,7 +254,9 @@ def test_damaged_header(closed: Path, unchanged: Look, offset: int) -> None:
 def test_truncated(closed: Path, unchanged: Look, size: int) -> None:
     arena = closed / "arena"
     os.truncate(arena, size if size >= 0 else arena.stat().st_size + size)
-    refused("truncated.*remove", unchanged, celeriac.StoreCorrupt)
+    refused(
+        "truncated.*stop its processes and remove the directory", unchanged, celeriac.StoreCorrupt
+    )
 
 
 @pytest.mark.parametrize(

@@ -112,6 +112,25 @@ def test_stats_bring_no_queue_back(store: celeriac.Store, monkeypatch: pytest.Mo
     assert not store.has_queue("gone")
 
 
+@pytest.mark.parametrize("command", ["stats", "doctor"])
+def test_tables_are_shown(
+    command: str, store: celeriac.Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(command, store.url) == FINE
+    assert "no tables" in capsys.readouterr().out
+    table = store.table("celeriac.celery.results")
+    for number in range(1_234):
+        table.set(f"k{number}", b"x" * 300)
+    store.cache("c").set("k", 1)
+    assert run(command, store.url) == FINE
+    (line,) = (
+        line for line in capsys.readouterr().out.splitlines() if "celeriac.celery.results" in line
+    )
+    assert {"1,234", f"{table.stats().bytes:,}"} <= set(line.split())
+    assert store.stats()["tables"].keys() == {"celeriac.celery.results"}
+    assert store.stats()["caches"].keys() == {"c"}
+
+
 def test_doctor_of_a_healthy_store(
     store: celeriac.Store, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -184,6 +184,7 @@ def test_tables(url: str) -> None:
             assert await table.compare_and_set("k", version, 2) is True
             assert await table.compare_and_set("k", version, 3) is False
             assert await table.items() == [("k", 2)]
+            assert await store.tables() == ["t"]
 
     asyncio.run(main())
 
