@@ -232,7 +232,7 @@ class Store:
 
     def stats(self) -> dict[str, Any]:
         """Memory in bytes, living owners, what recovery did; counts by cache, by prefix of keys
-        (see :meth:`Cache.stats_by_prefix`; without entries and bytes) , table and queue."""
+        (see :meth:`Cache.stats_by_prefix`; without entries and bytes), table and queue."""
         stats: dict[str, Any] = dict(self._core.stats())
         stats["url"] = self.url
         stats["path"] = self.path

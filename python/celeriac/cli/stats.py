@@ -18,8 +18,8 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser = commands.add_parser(
         "stats",
         help="show what is in a store",
-        description="Shows a store's memory, its owners, its caches, the prefixes of their keys, its "
-        "tables and its queues. Changes nothing, and never creates a store.",
+        description="Shows a store's memory, its owners, its caches, the prefixes of their keys, "
+        "its tables and its queues. Changes nothing, and never creates a store.",
     )
     parser.add_argument("url", metavar="URL", help="the store, for example shm://app")
     parser.add_argument("--json", action="store_true", help="as JSON, for programs")
