@@ -147,4 +147,4 @@ class Flights:
             with suppress(NotEnoughMemory):
                 self._table.compare_and_set(key, version, failed, FAILED)
                 return
-        self._table.delete(key)
+        self._table.compare_and_delete(key, version)

@@ -65,6 +65,11 @@ class Table(Cache):
                 return self._entries.add(key, value, self._seconds(ttl))
             return self._core.compare_and_set(key, version, value, self._seconds(ttl))
 
+    def compare_and_delete(self, key: Key, version: int) -> bool:
+        """Remove a key if it still has ``version``; True when it was removed."""
+        checks.whole(version, "version", 0, 2**64 - 1)
+        return self._core.compare_and_delete(key, version)
+
     def items(self) -> list[tuple[Any, Any]]:
         """All entries: a moment's view of each, not of the whole."""
         found = []

@@ -25,6 +25,10 @@ bool compare_and_set(CacheHandle& c, py::handle key, std::uint64_t version, py::
   return take(c.engine->store(key_bytes(key), e.value, expiry(ttl), StoreMode::kCompare, version));
 }
 
+bool compare_and_delete(CacheHandle& c, py::handle key, std::uint64_t version) {
+  return version != 0 && take(c.engine->erase(key_bytes(key), version));
+}
+
 // Seconds left; None = no expiry; below zero = missing.
 py::object ttl(CacheHandle& c, py::handle key) {
   ValueBuffer value;
@@ -148,7 +152,7 @@ PyObject* erase(PyObject* self, PyObject* const* args, Py_ssize_t n, PyObject* n
   static const auto& known = *new auto(interned("key"));
   return guarded([&] {
     const Call call(self, {args, n, names}, known, 1);
-    return truth(take(call.engine().erase(call.key())));
+    return truth(take(call.engine().erase(call.key(), 0)));
   });
 }
 
@@ -230,6 +234,7 @@ void register_cache(py::module_& m) {
   type.def("get_versioned", &get_versioned, py::arg("key"))
       .def("compare_and_set", &compare_and_set, py::arg("key"), py::arg("version"),
            py::arg("value"), py::arg("ttl"))
+      .def("compare_and_delete", &compare_and_delete, py::arg("key"), py::arg("version"))
       .def("ttl", &ttl, py::arg("key"))
       .def("clear", [](CacheHandle& c) { return take(c.engine->clear()); })
       .def(

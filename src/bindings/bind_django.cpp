@@ -236,7 +236,7 @@ PyObject* erase(PyObject* self, PyObject* const* args, Py_ssize_t n, PyObject* n
                    if (!key.make(o.head, a[0], a[1])) return nullptr;
                    const Result<bool> packed = is_packed(*cache.engine, key.view());
                    if (!packed || packed.value()) return packed ? nullptr : failed(self);
-                   return answer(self, cache.engine->erase(key.view()));
+                   return answer(self, cache.engine->erase(key.view(), 0));
                  });
 }
 

@@ -292,7 +292,8 @@ Result<bool> Cache::store(std::uint32_t space, std::string_view key, const Value
                   "the arena is full of tables and messages: the index can't grow; raise memory="});
 }
 
-Result<bool> Cache::erase(std::uint32_t space, std::string_view key, OwnerTag me) {
+Result<bool> Cache::erase(std::uint32_t space, std::string_view key, OwnerTag me,
+                          std::uint64_t version) {
   const OperationScope operation(base_.owners.record(me.slot));
   const Place place(index_.hash(space, key));
   Leftover left;
@@ -303,6 +304,7 @@ Result<bool> Cache::erase(std::uint32_t space, std::string_view key, OwnerTag me
     const std::optional<Found> old = index_.find(place, space, key);
     if (!old) return false;
     there = index_.present(old->word, old->head);
+    if (version != 0 && !(there && version_of(*old) == version)) return false;
     left = index_.unlink(place.shard, old->way, me);
   }
   CELERIAC_CRASH_POINT("cache.delete.unlocked");

@@ -159,6 +159,7 @@ def test_tables(url: str) -> None:
             assert value == 1
             assert await table.compare_and_set("k", version, 2) is True
             assert await table.compare_and_set("k", version, 3) is False
+            assert await table.compare_and_delete("k", version) is False
             assert await table.items() == [("k", 2)]
 
     asyncio.run(main())

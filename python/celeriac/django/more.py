@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import Any
 
 from django.core.cache.backends.base import DEFAULT_TIMEOUT, default_key_func
@@ -17,7 +18,7 @@ from celeriac.fill import Fill, get_or_set
 from celeriac.patterns import compiled, escape
 
 from . import redis_compat
-from .locks import Lock
+from .locks import Lock, is_locked
 from .sync import SyncCache
 
 
@@ -183,6 +184,12 @@ class MoreCache(SyncCache):
 
     # ---- locks
 
+    def _is_locked(self, key: str, version: Any = None) -> bool:
+        """Whether anybody holds the lock of that key."""
+        with suppress(CeleriacError):  # has_key() has just spoken of what is wrong with the store
+            return self._opened is not None and is_locked(self._opened, self.make_key(key, version))
+        return False
+
     def lock(
         self,
         key: str,
@@ -201,7 +208,6 @@ class MoreCache(SyncCache):
         full = self.make_and_validate_key(key, version)
         return Lock(
             self.store,
-            self._at(version),
             full,
             timeout=timeout,
             blocking=blocking,
