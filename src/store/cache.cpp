@@ -145,12 +145,14 @@ std::uint64_t Cache::version_of(const Found& entry) {
 
 Status Cache::check_size(std::uint64_t key_bytes, std::uint64_t value_bytes, bool table) const {
   const std::uint64_t bytes = kEntryHead + key_bytes + value_bytes;
-  const std::uint64_t capacity = table ? base_.arena.capacity() : base_.heap.cache_ceiling();
-  const std::uint64_t room = capacity > layout::kBlocks ? capacity - layout::kBlocks : 0;
+  const std::uint64_t ceiling = table ? base_.arena.capacity() : base_.heap.cache_ceiling();
+  const std::uint64_t room = ceiling > layout::kBlocks ? ceiling - layout::kBlocks : 0;
   if (bytes + bytes / 8 <= room && value_bytes <= 0xFFFF0000ULL) return Status::ok();
   return {Code::kValueTooLarge, "a value of " + std::to_string(value_bytes) +
                                     " bytes is larger than the arena can hold (memory=" +
-                                    std::to_string(capacity) + "): raise memory= or store less"};
+                                    std::to_string(base_.arena.capacity()) +
+                                    (table ? ")" : ", of which caches get seven eighths)") +
+                                    ": raise memory= or store less"};
 }
 
 // The entry, in room of its own. `old`: what the key leads to now.
