@@ -35,7 +35,12 @@ TTL = float | int | None | _UseDefault
 
 
 class CacheStats(NamedTuple):
-    """Statistics of one namespace, over all processes, since the store was made."""
+    """Statistics of one namespace, over all processes, since the store was made.
+
+    ``expirations`` are the entries that went because their time was over: each is counted once,
+    when a write of its key replaces or removes it, or its memory is given to others. Until then it
+    is one of the ``entries``, and a read of it is a miss: reads change nothing that is shared.
+    """
 
     hits: int
     misses: int

@@ -246,6 +246,7 @@ Result<bool> Cache::store(std::uint32_t space, std::string_view key, const Value
     // N4; behind find(), which has looked at the key's entry only if the id was good until then
     const std::uint32_t generation = spaces_.generation(space);
     const bool there = found && index_.present(found->word, found->head, now);
+    const bool expired = found && !there && index_.current(found->word, found->head);
     const bool wanted = mode == StoreMode::kSet ||
                         (mode == StoreMode::kCompare ? version == (there ? version_of(*found) : 0)
                                                      : there == (mode == StoreMode::kReplace));
@@ -286,6 +287,7 @@ Result<bool> Cache::store(std::uint32_t space, std::string_view key, const Value
     guard.unlock();
     CELERIAC_CRASH_POINT("cache.set.unlocked");
     eviction_.collect(left, me);
+    if (expired) spaces_.counters(space, me).expirations.fetch_add(1, std::memory_order_relaxed);
     spaces_.counters(space, me).sets.fetch_add(1, std::memory_order_relaxed);
     changed(space, place.hash);
     return true;
@@ -300,6 +302,7 @@ Result<bool> Cache::erase(std::uint32_t space, std::string_view key, OwnerTag me
   const Place place(index_.hash(space, key));
   Leftover left;
   bool there = false;
+  bool expired = false;
   {
     const ShardGuard guard(base_, index_, place.shard, me);
     if (!guard.held()) return mutex_timeout("a shard of the cache");
@@ -307,11 +310,13 @@ Result<bool> Cache::erase(std::uint32_t space, std::string_view key, OwnerTag me
     if (!old) return false;
     there = index_.present(old->word, old->head);
     if (version != 0 && !(there && version_of(*old) == version)) return false;
+    expired = !there && index_.current(old->word, old->head);
     left = index_.unlink(place.shard, old->way, me);
   }
   CELERIAC_CRASH_POINT("cache.delete.unlocked");
   eviction_.collect(left, me);
   if (there) spaces_.counters(space, me).deletes.fetch_add(1, std::memory_order_relaxed);
+  if (expired) spaces_.counters(space, me).expirations.fetch_add(1, std::memory_order_relaxed);
   changed(space, place.hash);
   return there;
 }
