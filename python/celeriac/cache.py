@@ -8,13 +8,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any, Final, NamedTuple, final
 
-from celeriac import checks
+from celeriac import _core, checks
 from celeriac import fill as filling
 from celeriac import tags as tagging
 from celeriac._core import Cache as CoreCache
 from celeriac.cache_entries import MISSING, CacheEntries
 from celeriac.entries import Named
-from celeriac.errors import CeleriacError, ConfigurationError, SerializationError
+from celeriac.errors import CeleriacError, ConfigurationError
 from celeriac.patterns import compiled
 from celeriac.prefix_stats import PrefixStats, by_prefix
 
@@ -298,10 +298,13 @@ class Cache:
     def set_many(
         self, mapping: Mapping[Any, Any], ttl: TTL = USE_DEFAULT, *, tags: Iterable[str] = ()
     ) -> list[Any]:
-        """Store several values; the keys that couldn't be stored for want of memory or size."""
+        """Store several values; the keys that couldn't be stored for want of memory or size.
+
+        Where a key or value can't be written at all (TypeError, SerializationError), none is.
+        """
         checks.mapping(mapping, "mapping")
         seconds = self._seconds(ttl)
-        if self.max_entries is None and (seconds is None or seconds > 0):
+        if seconds is None or seconds > 0:
             if tags or not self.is_plain:
                 names = tagging.names(tags)
                 mapping = {key: self._entries.pack(mapping[key], names) for key in mapping}
@@ -311,11 +314,16 @@ class Cache:
         for key, value in mapping.items():
             try:
                 self.set(key, value, ttl, tags=tags)
-            except (ConfigurationError, SerializationError):
+            except ConfigurationError:
                 raise
             except CeleriacError:
                 failed.append(key)
         return failed
+
+    def check_values(self, values: Iterable[Any]) -> None:
+        """Raises SerializationError where one of the values can't be written."""
+        for value in values:
+            _core.pack(self._packed(value, ()), False)
 
     def delete_many(self, keys: Iterable[Key]) -> int:
         """Remove several keys; how many were there."""

@@ -118,7 +118,8 @@ PyObject* store(PyObject* self, PyObject* const* args, Py_ssize_t n, PyObject* n
   });
 }
 
-// The keys that the store couldn't take. A key that is none: TypeError, before anything is stored.
+// The keys that the store couldn't take. A key that is none, a value that can't be encoded: that
+// error, before anything is stored.
 PyObject* set_many(PyObject* self, PyObject* const* args, Py_ssize_t n, PyObject* names) {
   static const auto& known = *new auto(interned("mapping", "ttl"));
   return guarded([&] {
@@ -132,13 +133,16 @@ PyObject* set_many(PyObject* self, PyObject* const* args, Py_ssize_t n, PyObject
       }
       static_cast<void>(key_bytes(PyTuple_GET_ITEM(item.ptr(), 0)));
     }
+    EncodedValues values;
+    for (const py::handle item : items) {
+      values.add(PyTuple_GET_ITEM(item.ptr(), 1), call.cache.pickle_all);
+    }
     py::list failed;
+    std::size_t i = 0;
     for (const py::handle item : items) {
       const py::handle key = PyTuple_GET_ITEM(item.ptr(), 0);
-      Encoded e;
-      encode(PyTuple_GET_ITEM(item.ptr(), 1), call.cache.pickle_all, &e);
       const Result<bool> stored =
-          call.engine().store(key_bytes(key), e.value, expires, StoreMode::kSet, 0);
+          call.engine().store(key_bytes(key), values[i++], expires, StoreMode::kSet, 0);
       if (stored) continue;
       const Code code = stored.status().code();
       if (code == Code::kConfiguration || code == Code::kInterrupted) raise(stored.status());

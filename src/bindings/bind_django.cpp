@@ -315,16 +315,17 @@ PyObject* set_many(PyObject* self, PyObject* const* args, Py_ssize_t n, PyObject
                    Py_ssize_t at = 0;
                    PyObject* key = nullptr;
                    PyObject* value = nullptr;
+                   EncodedValues encoded;  // all of them, before the first is stored
                    while (PyDict_Next(all.ptr(), &at, &key, &value) != 0) {
                      if (!full.make(head, key, a[2])) return nullptr;
+                     encoded.add(value, cache.pickle_all);
                    }
                    at = 0;
+                   std::size_t i = 0;
                    while (PyDict_Next(all.ptr(), &at, &key, &value) != 0) {
                      if (!full.make(head, key, a[2])) return nullptr;
-                     Encoded e;
-                     encode(value, cache.pickle_all, &e);
-                     const Result<bool> stored =
-                         cache.engine->store(full.view(), e.value, expires, StoreMode::kSet, 0);
+                     const Result<bool> stored = cache.engine->store(full.view(), encoded[i++],
+                                                                     expires, StoreMode::kSet, 0);
                      if (!stored) return failed(self);
                    }
                    return PyList_New(0);

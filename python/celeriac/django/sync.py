@@ -364,6 +364,7 @@ class SyncCache(BaseCache):
             if self._max_entries is None:
                 failed = entries.set_many({key: data[full[key]] for key in full}, ttl, tags=tags)
             else:
+                entries.check_values(data[own] for own in full.values())
                 for key, own in full.items():
                     self._make_room(entries, key)
                     failed += entries.set_many({key: data[own]}, ttl, tags=tags)
