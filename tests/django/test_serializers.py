@@ -94,6 +94,8 @@ def test_an_entry_that_can_not_be_read_is_a_miss_if_errors_are_ignored(backend: 
     cache = backend(OPTIONS={"IGNORE_EXCEPTIONS": True})
     assert cache.get("key", "default") == "default"
     assert cache.get_many(["key"]) == {}
+    cache.set("readable", 1)
+    assert cache.get_many(["key", "readable", "none"]) == {"readable": 1}
     assert cache.get_or_set("key", lambda: "computed") == "computed"
     assert asyncio.run(cache.aget("key")) is None
     assert asyncio.run(cache.aget_or_set("key", lambda: "computed")) == "computed"

@@ -339,9 +339,24 @@ class SyncCache(BaseCache):
         try:
             found = self._at(version).get_many(list(full))
         except CeleriacError as error:
-            self._tolerate(error)
-            return {}
+            if not isinstance(error, SerializationError) or not self._ignore_exceptions:
+                self._tolerate(error)
+                return {}
+            found = self._those_to_read(list(full), version)
         return {full[key]: value for key, value in found.items()}
+
+    def _those_to_read(self, keys: list[str], version: Any) -> dict[str, Any]:
+        """The values of the full keys, one by one: those that can't be read are missing."""
+        found = {}
+        for key in keys:
+            try:
+                value = self._at(version).get(key, _MISSING)
+            except CeleriacError as error:
+                self._tolerate(error)
+            else:
+                if value is not _MISSING:
+                    found[key] = value
+        return found
 
     def set_many(
         self,
