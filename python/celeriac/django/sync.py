@@ -47,8 +47,8 @@ class SyncCache(BaseCache):
     default_timeout: float | None
 
     def __init__(self, url: str, params: Mapping[str, Any]) -> None:
-        super().__init__(params)
         parsed = options.parse(url, params)
+        super().__init__(params)
         self._max_entries: int | None = parsed.max_entries
         self._cull_frequency: int = parsed.cull_frequency
         self._ignore_exceptions = parsed.ignore_exceptions
