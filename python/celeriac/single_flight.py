@@ -32,7 +32,7 @@ from contextlib import suppress
 from contextvars import ContextVar
 from typing import Final, NamedTuple
 
-from celeriac import _core, flight_errors
+from celeriac import _core, flight_errors, green
 from celeriac.errors import DeadlockError, NotEnoughMemory
 
 TABLE: Final = "celeriac.flights"
@@ -102,6 +102,10 @@ class Flights:
 
     def wait(self, place: Place, seen: int, timeout: float | None) -> bool:
         """Sleep until something may have happened; False after the timeout."""
+        if green.patched():
+            table, key = self._table, place[1]
+            green.wait(lambda: table.change_count(key) != seen, green.until_a_look(timeout))
+            return True
         return self._table.wait_for_change(place[1], seen, timeout)
 
     def take_off(self, place: Place, awaited: str) -> Flight | InTheAir | Failed:

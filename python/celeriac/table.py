@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from celeriac import checks
+from celeriac import checks, green
 from celeriac.cache import TTL, USE_DEFAULT, Cache, Key
 from celeriac.cache_entries import MISSING
 from celeriac.entries import Named
@@ -86,8 +86,11 @@ class Table(Cache):
     def wait_for_change(self, key: Key, seen: int, timeout: float | None = None) -> bool:
         """Sleep until :meth:`change_count` isn't ``seen`` any more; False after ``timeout`` s.
 
-        Woken by the change itself: there is no polling. Releases the interpreter lock.
+        Woken by the change itself: there is no polling, but under gevent. Releases the interpreter
+        lock.
         """
         checks.whole(seen, "seen", 0, 2**32 - 1)
         checks.check_ttl(timeout, "timeout")
+        if green.patched():
+            return green.wait(lambda: self._core.change_count(key) != seen, timeout)
         return self._core.wait_for_change(key, seen, timeout)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import multiprocessing
+import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -142,6 +144,37 @@ def test_who_waits_for_a_lock_is_woken(backend: Make) -> None:
     lock.acquire()
     threading.Timer(0.1, lock.release).start()
     assert cache.lock("l").acquire(blocking_timeout=60)
+
+
+GREEN = """
+from gevent import monkey
+monkey.patch_all()
+import sys, gevent
+from celeriac.django.cache import CeleriacCache
+cache = CeleriacCache(sys.argv[1], {})
+inside = []
+def work():
+    with cache.lock("l", blocking_timeout=20) as lock:
+        assert not inside
+        inside.append(lock)
+        gevent.sleep(0.01)
+        inside.remove(lock)
+        return lock.owned()
+print([greenlet.get() for greenlet in [gevent.spawn(work) for _ in range(5)]])
+lock = cache.lock("l")
+with lock:
+    print(lock.owned(), gevent.spawn(lock.owned).get())
+"""
+
+
+def test_a_greenlet_that_waits_for_a_lock_lets_its_holder_run(
+    location: str, start_python: Callable[..., subprocess.Popen[str]]
+) -> None:
+    if importlib.util.find_spec("gevent") is None:
+        pytest.skip("gevent isn't here: pip install '.[test]'")
+    process = start_python(GREEN, location, stderr=None)
+    out, _ = process.communicate(timeout=60)
+    assert out.split("\n") == [str([True] * 5), "True False", ""]
 
 
 def _die_with_the_lock(location: str, ready: Any) -> None:

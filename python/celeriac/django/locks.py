@@ -25,7 +25,7 @@ from types import TracebackType
 from typing import Any
 
 import celeriac
-from celeriac import checks
+from celeriac import checks, green
 from celeriac.errors import LockTimeout, NotOwner
 
 TABLE = "celeriac.django.locks"
@@ -100,7 +100,7 @@ class Lock:
             ends = self._held_for()  # nobody changes anything when a timeout passes
             if ends is not None:
                 left = ends if left is None else min(left, ends)
-            self._table.wait_for_change(self.name, seen, left)
+            self._table.wait_for_change(self.name, seen, green.until_a_look(left))
 
     def _take(self, mark: str) -> bool:
         if self._table.add(self.name, mark, self.timeout):
