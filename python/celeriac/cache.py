@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any, Final, NamedTuple, final
 
@@ -131,7 +131,7 @@ class Cache:
         """Store a value."""
         seconds = self._seconds(ttl)
         if seconds is not None and seconds <= 0:
-            self._core.delete(key)
+            self._entries.remove(key)
             return
         packed = self._packed(value, tags)
         self._core.set(key, packed, seconds)
@@ -193,7 +193,8 @@ class Cache:
             function raises.
         :param early: 1.0 lets a value be computed anew, by one caller, shortly before its ttl is
             over, the earlier the longer it takes (XFetch, Vattani et al., VLDB 2015); 0 never.
-        :param tags: as in :meth:`set`. Invalidated during the computation, they spoil its result.
+        :param tags: as in :meth:`set`. Invalidated during the computation, they spoil its result,
+            as deleting the key and clearing the cache do: it is given, and not stored.
 
         What the function raises reaches the caller and those who wait for it, and nothing is
         stored. None is a value.
@@ -389,7 +390,12 @@ class Cache:
     def _clear_alone(self) -> bool:
         """The same; False, and nothing is removed, where other caches' entries would go too (a
         cache with an ``overflow``, see :meth:`Store.cache`)."""
+        self._spoil_flights(self.name.__eq__)
         return self._core.clear()
+
+    def _spoil_flights(self, wanted: Callable[[str], bool]) -> None:
+        """What is being computed for keys of caches with such names isn't stored."""
+        self._entries.shared.flights.spoil_spaces(wanted)
 
     def cull(self, n: int) -> int:
         """Evict ``n`` entries of this namespace, about the oldest; how many went."""

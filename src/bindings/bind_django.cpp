@@ -236,7 +236,9 @@ PyObject* erase(PyObject* self, PyObject* const* args, Py_ssize_t n, PyObject* n
                    if (!key.make(o.head, a[0], a[1])) return nullptr;
                    const Result<bool> packed = is_packed(*cache.engine, key.view());
                    if (!packed || packed.value()) return packed ? nullptr : failed(self);
-                   return answer(self, cache.engine->erase(key.view(), 0));
+                   // A missing key may be one that is being computed: that is for the method.
+                   const Result<bool> there = cache.engine->erase(key.view(), 0);
+                   return there && !there.value() ? nullptr : answer(self, there);
                  });
 }
 

@@ -421,3 +421,30 @@ def test_decorators_use_djangos_default_cache(location: str) -> None:
 def test_another_default_cache_of_django_is_none_of_ours(location: str) -> None:
     said = run_decorated(location, "django.core.cache.backends.locmem.LocMemCache")
     assert "ConfigurationError: no default cache" in said
+
+
+# ---- deletions during a computation
+
+
+@pytest.mark.parametrize("how", ["delete", "adelete", "delete_many", "clear", "clear_prefix"])
+@pytest.mark.parametrize("params", [{}, {"KEY_PREFIX": "p"}, {"KEY_FUNCTION": make_key}])
+def test_what_is_deleted_meanwhile_does_not_come_back(
+    backend: Make, how: str, params: dict[str, Any]
+) -> None:
+    if how == "clear_prefix" and "KEY_FUNCTION" in params:
+        return  # it goes through the keys that are there
+    cache, other = backend(**params), backend(**params)
+
+    def compute() -> str:
+        if how == "adelete":
+            asyncio.run(other.adelete("key"))
+        elif how == "delete_many":
+            other.delete_many(["key"])
+        else:
+            getattr(other, how)(*(["key"] if how == "delete" else []))
+        return "old"
+
+    assert cache.get_or_set("key", compute) == "old"
+    assert cache.get("key") is None
+    assert cache.get_or_set("key", lambda: "new") == "new"
+    assert cache.get("key") == "new"
