@@ -104,6 +104,11 @@ class Cache:
         """Whether the core alone writes this cache's values."""
         return self._entries.format.is_plain
 
+    def native_flights(self) -> tuple[CoreCache, bytes]:
+        """Where the core finds the flight of a key, and what stands before the key there."""
+        flights = self._entries.shared.flights
+        return flights.core, flights.place(self.name, b"")[1]
+
     def opened(self, key: Key, entry: Any, default: Any) -> Any:
         """The value of an entry that was read past this object, or ``default``."""
         return self._entries.open(key, entry, default) if type(entry) is Named else entry

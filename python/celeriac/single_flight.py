@@ -90,6 +90,11 @@ class Flights:
         self._path = store.path
         self._table = store.cache(TABLE, table=True, pickle_all=False)
 
+    @property
+    def core(self) -> _core.Cache:
+        """The table."""
+        return self._table
+
     def place(self, space: str, key: str | bytes) -> Place:
         """What a flight for this key of this cache is about."""
         data = key.encode() if isinstance(key, str) else bytes(key)

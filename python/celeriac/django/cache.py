@@ -96,7 +96,7 @@ class CeleriacCache(_Calls):
     def has_key(self, *arguments: Any, **named: Any) -> bool:
         """Whether the key is there, with a value or as that of a `lock` that somebody holds."""
         there: bool = super().has_key(*arguments, **named)
-        return there or self._is_locked(*arguments, **named)
+        return there
 
     def incr(self, *arguments: Any, **named: Any) -> int:
         """Add to an integer, keeping its timeout; ValueError when there is none."""

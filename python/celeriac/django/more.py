@@ -184,10 +184,14 @@ class MoreCache(SyncCache):
 
     # ---- locks
 
+    def has_key(self, *arguments: Any, **named: Any) -> bool:
+        """Whether the key is there, with a value or as that of a lock."""
+        return super().has_key(*arguments, **named) or self._is_locked(*arguments, **named)
+
     def _is_locked(self, key: str, version: Any = None) -> bool:
-        """Whether anybody holds the lock of that key."""
         with suppress(CeleriacError):  # has_key() has just spoken of what is wrong with the store
-            return self._opened is not None and is_locked(self._opened, self.make_key(key, version))
+            store = self._opened
+            return store is not None and is_locked(store, self.make_key(key, version))
         return False
 
     def lock(

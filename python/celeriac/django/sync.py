@@ -32,7 +32,7 @@ from celeriac.errors import (
     ValueTooLarge,
 )
 
-from . import keys, location, options, spaces
+from . import keys, location, locks, options, spaces
 
 _MISSING = object()
 _MOST_SPACES = 256  # handles kept, by prefix and version
@@ -168,7 +168,12 @@ class SyncCache(BaseCache):
             or any(getattr(getattr(self, name), "__func__", 0) is not own for name, own in _OWN)
         ):
             return False
-        return entries._core, *head, self.default_timeout, DEFAULT_TIMEOUT
+        assert self._opened is not None  # the caches are of it
+        try:
+            beside = self._opened.table(locks.TABLE)._core, *entries.native_flights()
+        except CeleriacError:
+            return None  # closed meanwhile
+        return entries._core, *head, self.default_timeout, DEFAULT_TIMEOUT, beside
 
     def _open_packed(self, full: str, entry: Any, default: Any) -> Any:
         """For `_core.DjangoCalls`: the value of an entry that has more in it than a value."""
