@@ -22,7 +22,10 @@ TWINS: dict[type, type] = {
 }
 INTERNAL = "for those who drive a call themselves, as the twin does"
 LACKING: dict[type, dict[str, str]] = {
-    celeriac.Cache: dict.fromkeys(("fill", "is_plain", "iter_steps", "look", "opened"), INTERNAL),
+    celeriac.Cache: dict.fromkeys(
+        ("check_values", "fill", "is_plain", "iter_steps", "look", "native_flights", "opened"),
+        INTERNAL,
+    ),
     celeriac.Queue: {
         "fileno": "a loop has get(), which does this",
         "waiter": "a loop has get(), which does this",

@@ -11,7 +11,8 @@ import pytest
 HEAD = """
 from gevent import monkey
 monkey.patch_all()
-import sys, time, gevent, celeriac
+import signal, sys, time, gevent, celeriac
+signal.alarm(50)  # a sleep of the core that blocks all ends here
 store = celeriac.connect(sys.argv[1])
 """
 Run = Callable[[str], "subprocess.Popen[str]"]

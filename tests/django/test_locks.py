@@ -149,7 +149,8 @@ def test_who_waits_for_a_lock_is_woken(backend: Make) -> None:
 GREEN = """
 from gevent import monkey
 monkey.patch_all()
-import sys, gevent
+import signal, sys, gevent
+signal.alarm(50)  # a sleep of the core that blocks all ends here
 from celeriac.django.cache import CeleriacCache
 cache = CeleriacCache(sys.argv[1], {})
 inside = []
