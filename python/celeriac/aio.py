@@ -182,6 +182,7 @@ class AsyncTable(AsyncCache):
 
     get_versioned = _twin(Table.get_versioned)
     compare_and_set = _twin(Table.compare_and_set)
+    compare_and_delete = _twin(Table.compare_and_delete)
     items = _twin(Table.items)
     change_count = _twin(Table.change_count)
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any, Final, NamedTuple, final
 
-from celeriac import checks
+from celeriac import _core, checks
 from celeriac import fill as filling
 from celeriac import tags as tagging
 from celeriac._core import Cache as CoreCache
 from celeriac.cache_entries import MISSING, CacheEntries
 from celeriac.entries import Named
-from celeriac.errors import CeleriacError, ConfigurationError, SerializationError
+from celeriac.errors import CeleriacError, ConfigurationError
 from celeriac.patterns import compiled
 from celeriac.prefix_stats import PrefixStats, by_prefix
 
@@ -35,7 +35,12 @@ TTL = float | int | None | _UseDefault
 
 
 class CacheStats(NamedTuple):
-    """Statistics of one namespace, over all processes, since the store was made."""
+    """Statistics of one namespace, over all processes, since the store was made.
+
+    ``expirations`` are the entries that went because their time was over: each is counted once,
+    when a write of its key replaces or removes it, or its memory is given to others. Until then it
+    is one of the ``entries``, and a read of it is a miss: reads change nothing that is shared.
+    """
 
     hits: int
     misses: int
@@ -99,6 +104,11 @@ class Cache:
         """Whether the core alone writes this cache's values."""
         return self._entries.format.is_plain
 
+    def native_flights(self) -> tuple[CoreCache, bytes]:
+        """Where the core finds the flight of a key, and what stands before the key there."""
+        flights = self._entries.shared.flights
+        return flights.core, flights.place(self.name, b"")[1]
+
     def opened(self, key: Key, entry: Any, default: Any) -> Any:
         """The value of an entry that was read past this object, or ``default``."""
         return self._entries.open(key, entry, default) if type(entry) is Named else entry
@@ -126,7 +136,7 @@ class Cache:
         """Store a value."""
         seconds = self._seconds(ttl)
         if seconds is not None and seconds <= 0:
-            self._core.delete(key)
+            self._entries.remove(key)
             return
         packed = self._packed(value, tags)
         self._core.set(key, packed, seconds)
@@ -188,7 +198,8 @@ class Cache:
             function raises.
         :param early: 1.0 lets a value be computed anew, by one caller, shortly before its ttl is
             over, the earlier the longer it takes (XFetch, Vattani et al., VLDB 2015); 0 never.
-        :param tags: as in :meth:`set`. Invalidated during the computation, they spoil its result.
+        :param tags: as in :meth:`set`. Invalidated during the computation, they spoil its result,
+            as deleting the key and clearing the cache do: it is given, and not stored.
 
         What the function raises reaches the caller and those who wait for it, and nothing is
         stored. None is a value.
@@ -293,10 +304,13 @@ class Cache:
     def set_many(
         self, mapping: Mapping[Any, Any], ttl: TTL = USE_DEFAULT, *, tags: Iterable[str] = ()
     ) -> list[Any]:
-        """Store several values; the keys that couldn't be stored for want of memory or size."""
+        """Store several values; the keys that couldn't be stored for want of memory or size.
+
+        Where a key or value can't be written at all (TypeError, SerializationError), none is.
+        """
         checks.mapping(mapping, "mapping")
         seconds = self._seconds(ttl)
-        if self.max_entries is None and (seconds is None or seconds > 0):
+        if seconds is None or seconds > 0:
             if tags or not self.is_plain:
                 names = tagging.names(tags)
                 mapping = {key: self._entries.pack(mapping[key], names) for key in mapping}
@@ -306,11 +320,16 @@ class Cache:
         for key, value in mapping.items():
             try:
                 self.set(key, value, ttl, tags=tags)
-            except (ConfigurationError, SerializationError):
+            except ConfigurationError:
                 raise
             except CeleriacError:
                 failed.append(key)
         return failed
+
+    def check_values(self, values: Iterable[Any]) -> None:
+        """Raises SerializationError where one of the values can't be written."""
+        for value in values:
+            _core.pack(self._packed(value, ()), False)
 
     def delete_many(self, keys: Iterable[Key]) -> int:
         """Remove several keys; how many were there."""
@@ -376,7 +395,12 @@ class Cache:
     def _clear_alone(self) -> bool:
         """The same; False, and nothing is removed, where other caches' entries would go too (a
         cache with an ``overflow``, see :meth:`Store.cache`)."""
+        self._spoil_flights(self.name.__eq__)
         return self._core.clear()
+
+    def _spoil_flights(self, wanted: Callable[[str], bool]) -> None:
+        """What is being computed for keys of caches with such names isn't stored."""
+        self._entries.shared.flights.spoil_spaces(wanted)
 
     def cull(self, n: int) -> int:
         """Evict ``n`` entries of this namespace, about the oldest; how many went."""

@@ -170,8 +170,10 @@ class CacheEntries:
                 return True
 
     def remove(self, key: Key) -> bool:
-        """Remove a key; True when it was there."""
+        """Remove a key; True when it was there. What is being computed for it isn't stored."""
         seen = self.core.examine(key, False)
+        flights = self.shared.flights
+        flights.spoil(flights.place(self.name, key))
         if seen is not None and type(seen[0]) is Named and not self._fresh(seen[0], seen[2]):
             self.core.delete(key)
             return False

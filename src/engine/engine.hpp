@@ -39,7 +39,8 @@ class CacheEngine {
   // True when the mode's condition held and the value is stored. On error nothing has changed.
   virtual Result<bool> store(std::string_view key, const Value& value, std::uint64_t expires,
                              StoreMode mode, std::uint64_t version) = 0;
-  virtual Result<bool> erase(std::string_view key) = 0;
+  // True when it was there; with a `version` that isn't 0, only if it has that version still.
+  virtual Result<bool> erase(std::string_view key, std::uint64_t version) = 0;
   virtual Result<bool> touch(std::string_view key, std::uint64_t expires) = 0;
   virtual Result<IncrementResult> increment(std::string_view key, std::int64_t delta,
                                             std::int64_t* result) = 0;

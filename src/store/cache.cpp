@@ -146,12 +146,14 @@ std::uint64_t Cache::version_of(const Found& entry) {
 
 Status Cache::check_size(std::uint64_t key_bytes, std::uint64_t value_bytes, bool table) const {
   const std::uint64_t bytes = kEntryHead + key_bytes + value_bytes;
-  const std::uint64_t capacity = table ? base_.arena.capacity() : base_.heap.cache_ceiling();
-  const std::uint64_t room = capacity > layout::kBlocks ? capacity - layout::kBlocks : 0;
+  const std::uint64_t ceiling = table ? base_.arena.capacity() : base_.heap.cache_ceiling();
+  const std::uint64_t room = ceiling > layout::kBlocks ? ceiling - layout::kBlocks : 0;
   if (bytes + bytes / 8 <= room && value_bytes <= 0xFFFF0000ULL) return Status::ok();
   return {Code::kValueTooLarge, "a value of " + std::to_string(value_bytes) +
                                     " bytes is larger than the arena can hold (memory=" +
-                                    std::to_string(capacity) + "): raise memory= or store less"};
+                                    std::to_string(base_.arena.capacity()) +
+                                    (table ? ")" : ", of which caches get seven eighths)") +
+                                    ": raise memory= or store less"};
 }
 
 // The entry, in room of its own. `old`: what the key leads to now.
@@ -245,6 +247,7 @@ Result<bool> Cache::store(std::uint32_t space, std::string_view key, const Value
     // N4; behind find(), which has looked at the key's entry only if the id was good until then
     const std::uint32_t generation = spaces_.generation(space);
     const bool there = found && index_.present(found->word, found->head, now);
+    const bool expired = found && !there && index_.current(found->word, found->head);
     const bool wanted = mode == StoreMode::kSet ||
                         (mode == StoreMode::kCompare ? version == (there ? version_of(*found) : 0)
                                                      : there == (mode == StoreMode::kReplace));
@@ -286,6 +289,8 @@ Result<bool> Cache::store(std::uint32_t space, std::string_view key, const Value
     guard.unlock();
     CELERIAC_CRASH_POINT("cache.set.unlocked");
     eviction_.collect(left, me);
+    if (expired)
+      spaces_.counters(space, key, me).expirations.fetch_add(1, std::memory_order_relaxed);
     spaces_.counters(space, key, me).sets.fetch_add(1, std::memory_order_relaxed);
     changed(space, place.hash);
     return true;
@@ -294,22 +299,27 @@ Result<bool> Cache::store(std::uint32_t space, std::string_view key, const Value
                   "the arena is full of tables and messages: the index can't grow; raise memory="});
 }
 
-Result<bool> Cache::erase(std::uint32_t space, std::string_view key, OwnerTag me) {
+Result<bool> Cache::erase(std::uint32_t space, std::string_view key, OwnerTag me,
+                          std::uint64_t version) {
   const OperationScope operation(base_.owners.record(me.slot));
   const Place place(index_.hash(space, key));
   Leftover left;
   bool there = false;
+  bool expired = false;
   {
     const ShardGuard guard(base_, index_, place.shard, me);
     if (!guard.held()) return mutex_timeout("a shard of the cache");
     const std::optional<Found> old = index_.find(place, space, key);
     if (!old) return false;
     there = index_.present(old->word, old->head);
+    if (version != 0 && !(there && version_of(*old) == version)) return false;
+    expired = !there && index_.current(old->word, old->head);
     left = index_.unlink(place.shard, old->way, me);
   }
   CELERIAC_CRASH_POINT("cache.delete.unlocked");
   eviction_.collect(left, me);
   if (there) spaces_.counters(space, key, me).deletes.fetch_add(1, std::memory_order_relaxed);
+  if (expired) spaces_.counters(space, key, me).expirations.fetch_add(1, std::memory_order_relaxed);
   changed(space, place.hash);
   return there;
 }

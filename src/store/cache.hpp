@@ -66,8 +66,10 @@ class Cache {
   // Thread-safe. Crash-safe: C2.
   Result<bool> store(std::uint32_t space, std::string_view key, const Value& value,
                      std::uint64_t expires, StoreMode mode, std::uint64_t version, OwnerTag me);
-  // True when there was one. Thread-safe. Crash-safe: C2.
-  Result<bool> erase(std::uint32_t space, std::string_view key, OwnerTag me);
+  // True when there was one. With a `version`, as a ValueBuffer said it: only if it is that one
+  // still. Thread-safe. Crash-safe: C2.
+  Result<bool> erase(std::uint32_t space, std::string_view key, OwnerTag me,
+                     std::uint64_t version = 0);
   // New expiry of a present entry. Thread-safe. Crash-safe: one store.
   Result<bool> touch(std::uint32_t space, std::string_view key, std::uint64_t expires, OwnerTag me);
   // Adds to an integer in place, keeping its expiry. Thread-safe. Crash-safe: one store.

@@ -23,7 +23,10 @@ TWINS: dict[type, type] = {
 }
 INTERNAL = "for those who drive a call themselves, as the twin does"
 LACKING: dict[type, dict[str, str]] = {
-    celeriac.Cache: dict.fromkeys(("fill", "is_plain", "iter_steps", "look", "opened"), INTERNAL),
+    celeriac.Cache: dict.fromkeys(
+        ("check_values", "fill", "is_plain", "iter_steps", "look", "native_flights", "opened"),
+        INTERNAL,
+    ),
     celeriac.Queue: {
         "fileno": "a loop has get(), which does this",
         "waiter": "a loop has get(), which does this",
@@ -183,6 +186,7 @@ def test_tables(url: str) -> None:
             assert value == 1
             assert await table.compare_and_set("k", version, 2) is True
             assert await table.compare_and_set("k", version, 3) is False
+            assert await table.compare_and_delete("k", version) is False
             assert await table.items() == [("k", 2)]
             assert await store.tables() == ["t"]
 

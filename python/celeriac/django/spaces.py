@@ -51,6 +51,11 @@ def open_space(store: celeriac.Store, place: Place, settings: dict[str, Any]) ->
 
 def clear_all(store: celeriac.Store) -> None:
     """Remove the entries of all places."""
+
+    def ours(name: str) -> bool:
+        return name in (NAMESPACE, OTHERS) or name.startswith(f"{NAMESPACE}:")
+
+    open_space(store, None, {})._spoil_flights(ours)  # also of those that are kept in OTHERS
     for name in store.caches():
-        if name in (NAMESPACE, OTHERS) or name.startswith(f"{NAMESPACE}:"):
+        if ours(name):
             store.cache(name, overflow=None if name == OTHERS else OTHERS)._clear_alone()

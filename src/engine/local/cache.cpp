@@ -83,9 +83,9 @@ Result<bool> LocalCache::store(std::string_view key, const Value& value, std::ui
   });
 }
 
-Result<bool> LocalCache::erase(std::string_view key) {
+Result<bool> LocalCache::erase(std::string_view key, std::uint64_t version) {
   return in_space(key, false, false, [&](std::uint32_t space, OwnerTag me) {
-    return handle_->core().cache().erase(space, key, me);
+    return handle_->core().cache().erase(space, key, me, version);
   });
 }
 

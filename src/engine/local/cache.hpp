@@ -21,7 +21,7 @@ class LocalCache final : public CacheEngine {
   Result<bool> contains(std::string_view key) override;
   Result<bool> store(std::string_view key, const Value& value, std::uint64_t expires,
                      StoreMode mode, std::uint64_t version) override;
-  Result<bool> erase(std::string_view key) override;
+  Result<bool> erase(std::string_view key, std::uint64_t version) override;
   Result<bool> touch(std::string_view key, std::uint64_t expires) override;
   Result<IncrementResult> increment(std::string_view key, std::int64_t delta,
                                     std::int64_t* result) override;

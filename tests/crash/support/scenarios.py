@@ -225,6 +225,7 @@ def table_cycle(v: Victim) -> None:
     v.call(change, lambda: table.compare_and_set("t", version, value + "2"))
     v.set("n", 1, space="table")
     v.incr("n", 1, space="table")
+    v.call({}, lambda: table.compare_and_delete("t", version))  # it has another by now
     v.delete("t", space="table")
 
 
