@@ -30,7 +30,8 @@
 //       every living owner was seen outside of all operations since; until then pending[1] names
 //       it. So whoever looks into a lane is inside an operation.
 //   L4  Boost's queue trusts the indexes in its memory. So they are never older than the processes
-//       that use it: whoever comes into an arena that nobody uses empties all lanes (rebuild()).
+//       that use it: whoever comes into an arena that nobody uses empties all lanes, and forgets
+//       those whose blocks the heap's walk doesn't meet (rebuild()).
 #pragma once
 
 #include <bit>
@@ -98,6 +99,7 @@ class Lanes {
   void give_back(layout::QueueRecord& q, OwnerTag me);
 
   // Blocks of the heap that a lane could be in. REQUIRES: nobody else uses the arena.
+  // Crash-safe: as a sweep of the heap.
   std::unordered_set<std::uint64_t> blocks();
   // Empties every lane of the queue; what isn't one of `blocks` is forgotten. What is a lane is
   // taken out of them, so that it is nobody else's too.
