@@ -15,7 +15,7 @@ from typing import Any
 from . import cache_systems as systems
 from .common import Options, Report, end_on_sigterm, parse_options, percentile, turns
 from .crew import Crew, wait_for
-from .servers import directory, redis_missing, redis_server, store_url
+from .servers import directory, memcached_server, redis_missing, redis_server, store_url
 
 SHAPES = (1, 2, 4)
 TAIL = "5-field dict"
@@ -94,9 +94,14 @@ def main() -> None:
     if missing:
         sys.exit(missing)
     end_on_sigterm()
-    names = systems.available()
-    with redis_server() as server, store_url("256M") as store, directory() as folder:
-        place = systems.Place(store, server.socket_url, str(folder))
+    with (
+        redis_server() as server,
+        store_url("256M") as store,
+        directory() as folder,
+        memcached_server() as memcached,
+    ):
+        place = systems.Place(store, server.socket_url, str(folder), memcached)
+        names = systems.available(place)
         report = Report("cache", options, names, systems.AGAINST)
         report.versions["redis-server"] = server.version
         sizes = ", ".join(

@@ -52,9 +52,10 @@ DESCRIPTIONS = {
     "redis-raw": "redis-py and pickle, hiredis parser, unix socket, without Django",
     "django-redis": "django_redis.cache.RedisCache, hiredis parser, unix socket",
     "diskcache": "diskcache.DjangoCache, files in memory (tmpfs)",
+    "pylibmc": "Django's PyLibMCCache on memcached, unix socket",
 }
 AGAINST = {
-    "celeriac": ("locmem", "redis", "django-redis", "diskcache"),
+    "celeriac": ("locmem", "redis", "django-redis", "diskcache", "pylibmc"),
     "celeriac-raw": ("locmem", "redis", "redis-raw"),
 }
 
@@ -66,15 +67,17 @@ class Place:
     store: str
     redis: str
     folder: str
+    memcached: str = ""
 
 
-def available() -> dict[str, str]:
+def available(place: Place) -> dict[str, str]:
     """The systems that are installed, and what they are."""
     optional = {"django-redis": "django_redis", "diskcache": "diskcache"}
     return {
         name: text
         for name, text in DESCRIPTIONS.items()
         if name not in optional or importlib.util.find_spec(optional[name])
+        if name != "pylibmc" or place.memcached
     }
 
 
@@ -124,6 +127,10 @@ def connect(place: Place, names: list[str]) -> dict[str, Any]:
             "KEY_PREFIX": "other",
         },
         "diskcache": {"BACKEND": "diskcache.DjangoCache", "LOCATION": place.folder},
+        "pylibmc": {
+            "BACKEND": "django.core.cache.backends.memcached.PyLibMCCache",
+            "LOCATION": f"unix:{place.memcached}",
+        },
     }
     used = {name: entry for name, entry in configured.items() if name in names}
     settings.configure(CACHES={"default": configured["locmem"], **used})

@@ -46,6 +46,7 @@ PACKAGES = (
     "hiredis",
     "django-redis",
     "diskcache",
+    "pylibmc",
 )
 
 _Item = TypeVar("_Item")

@@ -1,9 +1,10 @@
-"""A redis-server of the benchmark's own, a store of its own, and places for files."""
+"""Servers of the benchmark's own (Redis, memcached), a store of its own, and places for files."""
 
 from __future__ import annotations
 
 import contextlib
 import importlib.util
+import os
 import shutil
 import socket
 import subprocess
@@ -108,6 +109,31 @@ def _answers(port: int) -> bool:
             return connection.recv(16).startswith(b"+PONG")
     except OSError:
         return False
+
+
+@contextmanager
+def memcached_server() -> Iterator[str]:
+    """The unix socket of a memcached, stopped at the end; "" without it or pylibmc."""
+    if shutil.which("memcached") is None or importlib.util.find_spec("pylibmc") is None:
+        yield ""
+        return
+    with directory() as folder:
+        path = folder / "s"
+        command = ["memcached", "-s", str(path), "-m", "256", "-t", "2"]
+        if os.geteuid() == 0:
+            command += ["-u", "root"]
+        with subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        ) as process:
+            try:
+                end = time.monotonic() + START_SECONDS
+                while not path.is_socket():
+                    if process.poll() is not None or time.monotonic() > end:
+                        raise RuntimeError(f"memcached didn't come up: {' '.join(command)}")
+                    time.sleep(0.02)
+                yield str(path)
+            finally:
+                process.kill()
 
 
 @contextmanager

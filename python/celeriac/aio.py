@@ -8,7 +8,7 @@
 On a store of this host a call takes about a microsecond and waits for nothing: it is a plain call
 behind ``await``, on the loop's thread. What waits (`get_or_set` for another's computation, a queue
 for a message, a table for a change) never blocks the loop, and walks over many keys let others run
-between their steps. A message's own calls (`ack`, `nack`) are plain ones here too.
+between their steps. A message's `ack` and `nack` are done when called, with `await` or without.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterable
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -182,6 +182,7 @@ class AsyncTable(AsyncCache):
 
     get_versioned = _twin(Table.get_versioned)
     compare_and_set = _twin(Table.compare_and_set)
+    compare_and_delete = _twin(Table.compare_and_delete)
     items = _twin(Table.items)
     change_count = _twin(Table.change_count)
 
@@ -191,6 +192,81 @@ class AsyncTable(AsyncCache):
         return await aio_fill.sleep_in_thread(
             lambda left: self.sync.wait_for_change(key, seen, left), timeout
         )
+
+
+class _Done:
+    """To be awaited or not: it has happened."""
+
+    __slots__ = ()
+
+    def __await__(self) -> Generator[Any, None, None]:
+        return
+        yield
+
+
+_DONE = _Done()
+
+
+class AsyncMessage:
+    """:class:`celeriac.Message` for asyncio; see there for what the calls do.
+
+    ``message.ack()`` and ``await message.ack()`` are the same.
+    """
+
+    __slots__ = ("_queue", "sync")
+
+    def __init__(self, message: Message, queue: AsyncQueue) -> None:
+        self.sync = message
+        """The message behind it."""
+        self._queue = queue
+
+    def __repr__(self) -> str:
+        return repr(self.sync)
+
+    @property
+    def queue(self) -> AsyncQueue:
+        """The queue that it came from."""
+        return self._queue
+
+    @property
+    def body(self) -> bytes:
+        """See Message.body."""
+        return self.sync.body
+
+    @property
+    def headers(self) -> dict[str, Any]:
+        """See Message.headers."""
+        return self.sync.headers
+
+    @property
+    def id(self) -> str:
+        """See Message.id."""
+        return self.sync.id
+
+    @property
+    def deliveries(self) -> int:
+        """See Message.deliveries."""
+        return self.sync.deliveries
+
+    @property
+    def redelivered(self) -> bool:
+        """See Message.redelivered."""
+        return self.sync.redelivered
+
+    @property
+    def priority(self) -> int:
+        """See Message.priority."""
+        return self.sync.priority
+
+    def ack(self) -> Awaitable[None]:
+        """See Message.ack. Done, or raised, when it returns; awaiting the result adds nothing."""
+        self.sync.ack()
+        return _DONE
+
+    def nack(self, delay: float = 0, reason: str | None = None) -> Awaitable[None]:
+        """See Message.nack. Done, or raised, when it returns; awaiting the result adds nothing."""
+        self.sync.nack(delay, reason)
+        return _DONE
 
 
 class AsyncQueue(_Handle):
@@ -218,8 +294,12 @@ class AsyncQueue(_Handle):
     purge = _twin(Queue.purge)
     delete = _twin(Queue.delete)
 
-    async def get(self, timeout: float | None = None) -> Message | None:
+    async def get(self, timeout: float | None = None) -> AsyncMessage | None:
         """See Queue.get. Waits on the loop; a task that is cancelled has taken no message."""
+        message = await self._get(timeout)
+        return None if message is None else AsyncMessage(message, self)
+
+    async def _get(self, timeout: float | None) -> Message | None:
         message = self.sync.get(0)
         if message is not None or (timeout is not None and timeout <= 0):
             return message
@@ -255,12 +335,13 @@ class AsyncQueue(_Handle):
                 loop.remove_reader(waiter.fileno())
             waiter.drain()
 
-    async def get_many(self, n: int, timeout: float | None = 0) -> list[Message]:
+    async def get_many(self, n: int, timeout: float | None = 0) -> list[AsyncMessage]:
         """See Queue.get_many."""
-        if n < 1:
-            return self.sync.get_many(n, 0)
-        first = await self.get(timeout)
-        return [] if first is None else [first, *self.sync.get_many(n - 1, 0)]
+        found = self.sync.get_many(n, 0)
+        if n > 0 and not found:
+            first = await self._get(timeout)
+            found = [] if first is None else [first, *self.sync.get_many(n - 1, 0)]
+        return [AsyncMessage(message, self) for message in found]
 
 
 class AsyncStore(_Handle):
@@ -307,6 +388,7 @@ class AsyncStore(_Handle):
     queue = _maker(sync.Store.queue, AsyncQueue)
 
     caches = _twin(sync.Store.caches)
+    tables = _twin(sync.Store.tables)
     has_queue = _twin(sync.Store.has_queue)
     queues = _twin(sync.Store.queues)
     stats = _twin(sync.Store.stats)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any, Final, NamedTuple, final
 
-from celeriac import checks
+from celeriac import _core, checks
 from celeriac import fill as filling
 from celeriac import tags as tagging
 from celeriac._core import Cache as CoreCache
 from celeriac.cache_entries import MISSING, CacheEntries
 from celeriac.entries import Named
-from celeriac.errors import CeleriacError, ConfigurationError, SerializationError
+from celeriac.errors import CeleriacError, ConfigurationError
 from celeriac.patterns import compiled
 from celeriac.prefix_stats import PrefixStats, by_prefix
 
@@ -35,7 +35,12 @@ TTL = float | int | None | _UseDefault
 
 
 class CacheStats(NamedTuple):
-    """Statistics of one namespace, over all processes, since the store was made."""
+    """Statistics of one namespace, over all processes, since the store was made.
+
+    ``expirations`` are the entries that went because their time was over: each is counted once,
+    when a write of its key replaces or removes it, or its memory is given to others. Until then it
+    is one of the ``entries``, and a read of it is a miss: reads change nothing that is shared.
+    """
 
     hits: int
     misses: int
@@ -91,11 +96,18 @@ class Cache:
         self.name = name
         self.ttl_default = ttl
         self.max_entries = max_entries
+        if max_entries is not None:
+            core.limit(min(max_entries, 2**32 - 1))
 
     @property
     def is_plain(self) -> bool:
         """Whether the core alone writes this cache's values."""
         return self._entries.format.is_plain
+
+    def native_flights(self) -> tuple[CoreCache, bytes]:
+        """Where the core finds the flight of a key, and what stands before the key there."""
+        flights = self._entries.shared.flights
+        return flights.core, flights.place(self.name, b"")[1]
 
     def opened(self, key: Key, entry: Any, default: Any) -> Any:
         """The value of an entry that was read past this object, or ``default``."""
@@ -111,12 +123,6 @@ class Cache:
             checks.check_ttl(ttl)
         return ttl
 
-    def _bound(self) -> None:
-        if self.max_entries is not None:
-            over = self._core.entries() - self.max_entries + 1
-            if over > 0:
-                self._core.cull(over)
-
     # ------------------------------------------------------------------ one key
 
     def get(self, key: Key, default: Any = None) -> Any:
@@ -130,10 +136,9 @@ class Cache:
         """Store a value."""
         seconds = self._seconds(ttl)
         if seconds is not None and seconds <= 0:
-            self._core.delete(key)
+            self._entries.remove(key)
             return
         packed = self._packed(value, tags)
-        self._bound()
         self._core.set(key, packed, seconds)
 
     def add(
@@ -144,7 +149,6 @@ class Cache:
         if seconds is not None and seconds <= 0:
             return key not in self
         packed = self._packed(value, tags)
-        self._bound()
         return self._entries.add(key, packed, seconds)
 
     def replace(
@@ -194,7 +198,8 @@ class Cache:
             function raises.
         :param early: 1.0 lets a value be computed anew, by one caller, shortly before its ttl is
             over, the earlier the longer it takes (XFetch, Vattani et al., VLDB 2015); 0 never.
-        :param tags: as in :meth:`set`. Invalidated during the computation, they spoil its result.
+        :param tags: as in :meth:`set`. Invalidated during the computation, they spoil its result,
+            as deleting the key and clearing the cache do: it is given, and not stored.
 
         What the function raises reaches the caller and those who wait for it, and nothing is
         stored. None is a value.
@@ -224,7 +229,6 @@ class Cache:
         """One call of :meth:`get_or_set`, for who drives it (threads, event loops)."""
         seconds = self._seconds(ttl)
         checks.check_ttl(seconds)  # before the function is called
-        options.setdefault("make_room", self._bound)
         return filling.Fill(self._entries, key, seconds, **options)
 
     def incr(self, key: Key, delta: int = 1) -> int:
@@ -300,10 +304,13 @@ class Cache:
     def set_many(
         self, mapping: Mapping[Any, Any], ttl: TTL = USE_DEFAULT, *, tags: Iterable[str] = ()
     ) -> list[Any]:
-        """Store several values; the keys that couldn't be stored for want of memory or size."""
+        """Store several values; the keys that couldn't be stored for want of memory or size.
+
+        Where a key or value can't be written at all (TypeError, SerializationError), none is.
+        """
         checks.mapping(mapping, "mapping")
         seconds = self._seconds(ttl)
-        if self.max_entries is None and (seconds is None or seconds > 0):
+        if seconds is None or seconds > 0:
             if tags or not self.is_plain:
                 names = tagging.names(tags)
                 mapping = {key: self._entries.pack(mapping[key], names) for key in mapping}
@@ -313,11 +320,16 @@ class Cache:
         for key, value in mapping.items():
             try:
                 self.set(key, value, ttl, tags=tags)
-            except (ConfigurationError, SerializationError):
+            except ConfigurationError:
                 raise
             except CeleriacError:
                 failed.append(key)
         return failed
+
+    def check_values(self, values: Iterable[Any]) -> None:
+        """Raises SerializationError where one of the values can't be written."""
+        for value in values:
+            _core.pack(self._packed(value, ()), False)
 
     def delete_many(self, keys: Iterable[Key]) -> int:
         """Remove several keys; how many were there."""
@@ -352,17 +364,17 @@ class Cache:
 
     def _steps(self, itersize: int) -> Iterator[dict[Any, int]]:
         """The keys that are there, with the bytes of key and value as they are stored."""
-        cursor: tuple[int, int] | None = (0, 0)
+        cursor: tuple[int, int, int] | None = (0, 0, 0)
         last: set[Any] = set()
         while cursor is not None:
-            part = cursor[0] >> 32
+            part = cursor[0] >> 32 & 0xFFFF
             cursor, keys, packed, sizes = self._core.scan(cursor, itersize)
             step = {key: size for key, size in zip(keys, sizes, strict=True) if key not in last}
             for key in packed:
                 if self._entries.left(key) is MISSING:
                     step.pop(key, None)
             # Keys come twice only while the table that they stand in is replaced.
-            last = last.union(step) if cursor and cursor[0] >> 32 == part else set(step)
+            last = last.union(step) if cursor and cursor[0] >> 32 & 0xFFFF == part else set(step)
             yield step
 
     def keys(self, pattern: str = "*") -> list[Any]:
@@ -383,7 +395,12 @@ class Cache:
     def _clear_alone(self) -> bool:
         """The same; False, and nothing is removed, where other caches' entries would go too (a
         cache with an ``overflow``, see :meth:`Store.cache`)."""
+        self._spoil_flights(self.name.__eq__)
         return self._core.clear()
+
+    def _spoil_flights(self, wanted: Callable[[str], bool]) -> None:
+        """What is being computed for keys of caches with such names isn't stored."""
+        self._entries.shared.flights.spoil_spaces(wanted)
 
     def cull(self, n: int) -> int:
         """Evict ``n`` entries of this namespace, about the oldest; how many went."""
@@ -398,9 +415,18 @@ class Cache:
         return CacheStats(*self._core.counts())
 
     def stats_by_prefix(self, sep: str = ":", most: int = 100) -> dict[str, PrefixStats]:
-        """Entries and bytes by what stands in the keys before ``sep``, the largest first.
+        """Statistics by what stands in the keys before ``sep``, the prefixes with the most bytes
+        first. Keys without ``sep`` are under ``""``, all prefixes beyond ``most`` in ``"(other)"``.
 
-        Found by a walk over the keys, as in :meth:`iter_keys`. Keys without ``sep`` and those of
-        all prefixes beyond the ``most`` largest are under ``""``.
+        What all keys begin with (``lead`` of :meth:`Store.cache`; KEY_PREFIX and version where the
+        Django backend makes them) isn't looked at.
+
+        Entries and bytes are found by a walk over the keys, as in :meth:`iter_keys`. Hits, misses,
+        sets, deletes, evictions and expirations are counted in the arena, since the cache got its
+        name, by all processes, and sum up to those of :meth:`stats`: but by ``":"`` only, so they
+        are None for another ``sep``. The arena has rows for 80 prefixes of up to 40 bytes, of which
+        a cache takes 48 or little more as they come: the counts of all others are in
+        ``"(other)"``, and None in rows of their own.
         """
-        return by_prefix(self._walk(1000), sep, most)
+        lead, rows = self._core.prefixes()
+        return by_prefix(self._walk(1000), sep, most, lead, rows)

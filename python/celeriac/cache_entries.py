@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from celeriac import _core
 from celeriac.entries import PLAIN, Format, Header, Named, Unreadable, parse
+from celeriac.prefix_stats import NOT_APART
 from celeriac.single_flight import Flights
 from celeriac.tags import NAMESPACE as TAGS_NAMESPACE
 from celeriac.tags import Tags
@@ -47,7 +48,9 @@ class Shared:
         """The tags of a cache."""
         core = self._tags
         if core is None:
-            core = self._tags = self._store.cache(TAGS_NAMESPACE, table=False, pickle_all=False)
+            core = self._tags = self._store.cache(
+                TAGS_NAMESPACE, table=False, pickle_all=False, lead=NOT_APART
+            )
         return Tags(core, space)
 
 
@@ -167,8 +170,10 @@ class CacheEntries:
                 return True
 
     def remove(self, key: Key) -> bool:
-        """Remove a key; True when it was there."""
+        """Remove a key; True when it was there. What is being computed for it isn't stored."""
         seen = self.core.examine(key, False)
+        flights = self.shared.flights
+        flights.spoil(flights.place(self.name, key))
         if seen is not None and type(seen[0]) is Named and not self._fresh(seen[0], seen[2]):
             self.core.delete(key)
             return False

@@ -20,7 +20,11 @@ delta seconds to compute is computed anew by somebody when ``-delta * beta * ln(
 than the seconds that it has left. The others go on with the old one.
 
 An entry is kept for ttl + max(stale, stale_on_error) seconds, and knows the second part. The value
-is stored by `add` where there was none, so that a `set` during the computation wins.
+is stored by `add` where there was none, so that a `set` during the computation wins; and not at
+all when the key was deleted, or the cache cleared, while its flight was in the air (F4 there).
+Not noticed: by who computes without a flight (`lock=False`, or after `wait`), any deletion; by
+others `delete_pattern`, which goes through the keys that are there, and Django's native `delete()`
+of a plain value that was set since the computation began.
 """
 
 from __future__ import annotations
@@ -219,17 +223,29 @@ class Fill:
         delta = max(took, 1e-9) if self._early and ttl is not None else 0.0
         packed = entries.format.pack(value, self._generations, grace, delta)
         kept = None if ttl is None else ttl + grace
+        if self._is_spoilt():
+            return value
         if self._make_room is not None:
             self._make_room()
         if self.found is not None:
             entries.core.set(self._key, packed, kept)
-            return value
+            return self._kept(value)
         if entries.add(self._key, packed, kept):
-            return value
+            return self._kept(value)
         value_of_another = entries.core.get(self._key, value)  # a set() came first: it is as new
         if type(value_of_another) is Named:
             return entries.open(self._key, value_of_another, value)
         return value_of_another
+
+    def _is_spoilt(self) -> bool:
+        return self._flight is not None and self._entries.shared.flights.is_spoilt(self._flight)
+
+    def _kept(self, value: Any) -> Any:
+        """The value that was just stored; taken back if its key was deleted at that moment."""
+        core = self._entries.core
+        if self._is_spoilt() and (stored := core.examine(self._key, False)) is not None:
+            core.compare_and_delete(self._key, stored[1])
+        return value
 
     def failed(self, error: Exception) -> Any:
         """The value to give though the function raised, or MISSING."""

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from celeriac import checks
+from celeriac import checks, green
 from celeriac._core import Message as CoreMessage
 from celeriac._core import Queue as CoreQueue
 from celeriac._core import Waiter as CoreWaiter
@@ -223,11 +223,14 @@ class Queue:
         """Reserve the next message.
 
         :param timeout: seconds to wait; None waits for ever, 0 doesn't wait. Waiting costs no CPU
-            and releases the interpreter lock.
+            and releases the interpreter lock; under gevent it lets other greenlets run.
         :returns: None when there was nothing in time.
         """
         checks.check_ttl(timeout, "timeout")
-        core = self._core.get(timeout)
+        if green.patched():
+            core = green.wait(lambda: self._core.get(0), timeout)
+        else:
+            core = self._core.get(timeout)
         if core is not None:
             return Message(core, self)
         waiter = self._waiter

@@ -6,6 +6,7 @@ the process, by a name that the store can ask after, and the flight.
     absent --add--> in flight --delete--> absent      the normal life
     in flight --compare_and_set--> failed             its function raised
     failed --its time is over--> absent
+    in flight, its key deleted, or the cache cleared --delete--> absent: it is spoilt
     in flight, its process dead, or failed --compare_and_set--> in flight, by another
 
 - Who can add the entry computes. Others read the entry's change count, look again whether the value
@@ -20,23 +21,30 @@ the process, by a name that the store can ask after, and the flight.
 - F2  Killed at any instruction: the entry names a dead process, which the first to look replaces.
 - F3  A thread that asks for the key that it is computing would wait for itself; it is told so by
   `DeadlockError`. What runs in its behalf (tasks, asyncio.to_thread) inherits that knowledge.
+- F4  A flight that was spoilt stores nothing: what it computes may be older than the deletion. Who
+  waits for it looks, and one of them takes off. Deletions spoil the flight before they remove the
+  key, and a flight looks for its entry once more when it has stored: one of the two sees the other.
 - An entry also expires, so that one whose key nobody ever asks for again doesn't stay.
 - A table that is full costs the coalescing, not the answer.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from contextvars import ContextVar
 from typing import Final, NamedTuple
 
-from celeriac import _core, flight_errors
+from celeriac import _core, flight_errors, green
 from celeriac.errors import DeadlockError, NotEnoughMemory
 
 TABLE: Final = "celeriac.flights"
 LONGEST: Final = 3600.0
+LONGEST_KEY: Final = 65_535
 FAILED: Final = 5.0
 """Seconds in which those who wait for a flight are to look what it failed of; a wake-up later."""
 
@@ -49,13 +57,14 @@ _own: ContextVar[tuple[Flight, ...]] = ContextVar("celeriac_flights", default=()
 class Flight:
     """One flight of this process."""
 
-    __slots__ = ("landed", "mark", "pid", "place")
+    __slots__ = ("ends", "landed", "mark", "pid", "place")
 
     def __init__(self, place: Place, mark: str) -> None:
         self.place = place
         self.mark = mark
         self.pid = os.getpid()
         self.landed = False
+        self.ends = 0.0  # when its entry expires, by time.monotonic(); 0 while it has none
 
 
 class InTheAir(NamedTuple):
@@ -81,10 +90,18 @@ class Flights:
         self._path = store.path
         self._table = store.cache(TABLE, table=True, pickle_all=False)
 
+    @property
+    def core(self) -> _core.Cache:
+        """The table."""
+        return self._table
+
     def place(self, space: str, key: str | bytes) -> Place:
         """What a flight for this key of this cache is about."""
         data = key.encode() if isinstance(key, str) else bytes(key)
-        return self._path, space.encode() + b"\0" + data
+        head = space.encode() + b"\0"
+        if len(head) + len(data) > LONGEST_KEY:
+            data = hashlib.blake2b(data).digest()
+        return self._path, head + data
 
     def check(self, place: Place, shown: object) -> None:
         """Raises DeadlockError where this very context is computing the key, which its user calls
@@ -102,6 +119,10 @@ class Flights:
 
     def wait(self, place: Place, seen: int, timeout: float | None) -> bool:
         """Sleep until something may have happened; False after the timeout."""
+        if green.patched():
+            table, key = self._table, place[1]
+            green.wait(lambda: table.change_count(key) != seen, green.until_a_look(timeout))
+            return True
         return self._table.wait_for_change(place[1], seen, timeout)
 
     def take_off(self, place: Place, awaited: str) -> Flight | InTheAir | Failed:
@@ -111,7 +132,9 @@ class Flights:
         flight = Flight(place, f"{self._store.identity()} {secrets.token_hex(8)}")
         try:
             for _ in range(8):  # another's may end between two calls, and yet another begin
+                ends = time.monotonic() + LONGEST
                 if self._table.add(key, flight.mark, LONGEST):
+                    flight.ends = ends
                     return flight
                 other, version = self._table.get_versioned(key)
                 if version == 0:
@@ -123,6 +146,7 @@ class Flights:
                 elif self._store.is_alive(str(other).partition(" ")[0]):
                     return InTheAir(str(other))
                 if self._table.compare_and_set(key, version, flight.mark, LONGEST):
+                    flight.ends = ends
                     return flight
         except NotEnoughMemory:
             return flight  # it has no entry: everybody computes
@@ -131,6 +155,24 @@ class Flights:
     def enter(self, flight: Flight) -> None:
         """This context computes."""
         _own.set((*(f for f in _own.get() if not f.landed), flight))
+
+    def spoil(self, place: Place) -> None:
+        """Let the flight for this key, if any, store nothing. To be done before the key goes."""
+        if self._table.contains(place[1]):
+            self._table.delete(place[1])
+
+    def spoil_spaces(self, wanted: Callable[[str], bool]) -> None:
+        """The same for all keys of the caches whose names are wanted."""
+        for entry in self._table.items():
+            data = entry[0].encode() if isinstance(entry[0], str) else entry[0]
+            if wanted(data.partition(b"\0")[0].decode()):
+                self._table.delete(data)
+
+    def is_spoilt(self, flight: Flight) -> bool:
+        """Whether its key was deleted since it took off."""
+        if time.monotonic() >= flight.ends:
+            return False  # it never had an entry, or that has expired
+        return bool(self._table.get(flight.place[1]) != flight.mark)
 
     def land(self, flight: Flight, error: Exception | None) -> None:
         """End a flight, and wake who waits for it. The value has been stored, or won't be, because
@@ -147,4 +189,4 @@ class Flights:
             with suppress(NotEnoughMemory):
                 self._table.compare_and_set(key, version, failed, FAILED)
                 return
-        self._table.delete(key)
+        self._table.compare_and_delete(key, version)

@@ -6,6 +6,7 @@ import atexit
 import os
 import threading
 import weakref
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
@@ -13,7 +14,8 @@ from celeriac import _core, checks, tags
 from celeriac.cache import DEFAULT_TTL, Cache
 from celeriac.cache_entries import CacheEntries, Shared
 from celeriac.entries import DEFAULT_THRESHOLD, Format
-from celeriac.errors import ConfigurationError
+from celeriac.errors import ConfigurationError, StoreNotFound
+from celeriac.prefix_stats import PrefixStats, counted, lead_size
 from celeriac.queue import Queue, Waiter
 from celeriac.table import Table
 from celeriac.url import DEFAULT_MEMORY, StoreURL, parse_url
@@ -38,6 +40,17 @@ def _check_count(value: object, what: str) -> None:
         raise ConfigurationError(f"{what}={value!r}: {bound}, or None for no limit")
 
 
+def _check_mode(path: str, mode: int) -> None:
+    """The core refuses files that are open to more than `mode`; here those that are to less."""
+    with suppress(OSError):  # not there, or nothing that may be opened: the core says so
+        there = os.lstat(f"{path}/arena").st_mode & 0o777
+        if mode & 0o060 & ~there:
+            raise ConfigurationError(
+                f"mode={mode:04o}, but the store at {path} was made with {there:04o}: mode= counts "
+                "when a store is made; leave it out, or remove the store first"
+            )
+
+
 class Store:
     """One store: caches, tables and queues that every process of the host shares.
 
@@ -45,14 +58,17 @@ class Store:
     another owner. Pickles as its URL. As a context manager it closes at the end.
     """
 
-    def __init__(self, url: StoreURL) -> None:
+    def __init__(self, url: StoreURL, *, looking: bool = False) -> None:
+        """`looking`: an existing store's ceiling stays as it is, whatever the URL says."""
         self._url = url
         options = url.options
+        root = os.environ.get("CELERIAC_SHM_DIR") or "/dev/shm"
+        _check_mode(f"{root}/celeriac-{os.geteuid()}/{url.name}", options.mode)
         self._core = _core.open_local(
-            root=os.environ.get("CELERIAC_SHM_DIR") or "/dev/shm",
+            root=root,
             name=url.name,
             memory=DEFAULT_MEMORY if options.memory is None else options.memory,
-            memory_given=options.memory is not None,
+            memory_given=options.memory is not None and not looking,
             mode=options.mode,
             create=options.create,
         )
@@ -102,6 +118,7 @@ class Store:
         max_entries: int | None = None,
         version: int | str | None = None,
         overflow: str | None = None,
+        lead: str = "",
     ) -> Cache:
         """A cache: a namespace of the store.
 
@@ -111,11 +128,15 @@ class Store:
             and ``loads(bytes)``.
         :param compressor: ``zlib``, ``lzma``, ``lz4`` or ``zstd``, for values that are larger than
             ``compress_above`` bytes when serialized, and smaller compressed.
-        :param max_entries: bound by count, beside the store's bound by memory.
+        :param max_entries: bound by count, beside the store's bound by memory. It is the
+            namespace's, for everybody who uses it: whoever names one last has set it. While
+            entries are kept in an ``overflow``, memory alone bounds them.
         :param version: entries of another version are another cache's.
         :param overflow: a cache that keeps this one's entries, with those of others, while the
             store has no place for one more namespace; without it that is NotEnoughMemory. For
             callers whose keys differ from all others' that name the same overflow.
+        :param lead: what all keys begin with, up to and with a ``:``. It is the namespace's, for
+            everybody who uses it: statistics by prefix look at what comes behind.
 
         A store has places for some 110 caches and tables that have entries at a time; names of
         caches without entries are no limit. Names that begin with ``celeriac.`` are its own.
@@ -132,7 +153,11 @@ class Store:
         checks.check_ttl(ttl)
         _check_count(max_entries, "max_entries")
         core = self._core.cache(
-            namespace, table=False, pickle_all=written.pickle_all, overflow=overflow or ""
+            namespace,
+            table=False,
+            pickle_all=written.pickle_all,
+            overflow=overflow or "",
+            lead=lead_size(lead),
         )
         entries = CacheEntries(core, namespace, self._shared, written)
         return Cache(core, entries, namespace, ttl, max_entries)
@@ -188,6 +213,10 @@ class Store:
         """Names of all caches that were ever used, in no order."""
         return [name for name in self._core.caches() if name != tags.NAMESPACE]
 
+    def tables(self) -> list[str]:
+        """Names of all tables, in no order; those of the library begin with ``celeriac.``."""
+        return self._core.tables()
+
     def has_queue(self, name: str) -> bool:
         """True when there is a queue of that name."""
         _check_name(name, "a queue")
@@ -202,17 +231,32 @@ class Store:
         return Waiter(self._core.waiter())
 
     def stats(self) -> dict[str, Any]:
-        """Memory in bytes, living owners, what recovery did; counts by cache and by queue."""
+        """Memory in bytes, living owners, what recovery did; counts by cache, by prefix of keys
+        (see :meth:`Cache.stats_by_prefix`; without entries and bytes), table and queue."""
         stats: dict[str, Any] = dict(self._core.stats())
         stats["url"] = self.url
         stats["path"] = self.path
         stats["caches"] = {
             name: self.cache(name).stats()._asdict() for name in sorted(self.caches())
         }
-        stats["queues"] = {
-            name: self.queue(name).counts()._asdict() for name in sorted(self.queues())
+        stats["prefixes"] = {name: self._counted(name) for name in stats["caches"]}
+        stats["tables"] = {
+            name: self.table(name).stats()._asdict() for name in sorted(self.tables())
         }
+        stats["queues"] = {}
+        for name in sorted(self.queues()):
+            with suppress(StoreNotFound):  # gone since; looking must not bring it back
+                counts = self.queue(name, create=False).counts()
+                stats["queues"][name] = counts._asdict()
         return stats
+
+    def _counted(self, name: str) -> dict[str, dict[str, int]]:
+        _, rows = self.cache(name)._core.prefixes()
+        names = PrefixStats._fields[2:]
+        return {
+            prefix: dict(zip(names, counts, strict=True))
+            for prefix, counts in sorted(counted(rows).items())
+        }
 
     def owners(self) -> list[dict[str, Any]]:
         """Attached processes: slot, epoch, pid, started, command, alive."""
@@ -246,7 +290,8 @@ def connect(url: str, **options: Any) -> Store:
     :param memory: ceiling of the store; bytes, or ``512M``, ``2G``; default 256M. It starts small
         and grows.
     :param create: False raises StoreNotFound when there is no such store.
-    :param mode: permissions of its files, 0600 (default) or 0660.
+    :param mode: permissions of its files, 0600 (default) or 0660, the same in every URL of a
+        user: the directory of his stores has it too. A store is its user's alone with either.
 
     Raises ConfigurationError, StoreNotFound, VersionMismatch, StoreCorrupt, NotEnoughMemory.
     """

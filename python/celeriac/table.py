@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from celeriac import checks
+from celeriac import checks, green
 from celeriac.cache import TTL, USE_DEFAULT, Cache, Key
 from celeriac.cache_entries import MISSING
 from celeriac.entries import Named
@@ -65,6 +65,11 @@ class Table(Cache):
                 return self._entries.add(key, value, self._seconds(ttl))
             return self._core.compare_and_set(key, version, value, self._seconds(ttl))
 
+    def compare_and_delete(self, key: Key, version: int) -> bool:
+        """Remove a key if it still has ``version``; True when it was removed."""
+        checks.whole(version, "version", 0, 2**64 - 1)
+        return self._core.compare_and_delete(key, version)
+
     def items(self) -> list[tuple[Any, Any]]:
         """All entries: a moment's view of each, not of the whole."""
         found = []
@@ -81,8 +86,11 @@ class Table(Cache):
     def wait_for_change(self, key: Key, seen: int, timeout: float | None = None) -> bool:
         """Sleep until :meth:`change_count` isn't ``seen`` any more; False after ``timeout`` s.
 
-        Woken by the change itself: there is no polling. Releases the interpreter lock.
+        Woken by the change itself: there is no polling, but under gevent. Releases the interpreter
+        lock.
         """
         checks.whole(seen, "seen", 0, 2**32 - 1)
         checks.check_ttl(timeout, "timeout")
+        if green.patched():
+            return green.wait(lambda: self._core.change_count(key) != seen, timeout)
         return self._core.wait_for_change(key, seen, timeout)

@@ -80,14 +80,19 @@ def parse_bool(value: Any, option: str) -> bool:
 
 
 def parse_mode(value: Any) -> int:
-    """File permissions: ``0o600`` or ``"0660"``. Raises ConfigurationError."""
+    """File permissions: ``0o600`` or ``"0660"``. Raises ConfigurationError.
+
+    A store is its user's alone in any case: ``shm://app`` is another one for another user. 0660
+    opens the files and directories to the group, for a backup or a monitor that reads them.
+    """
     try:
         mode = value if isinstance(value, int) else int(str(value), 8)
     except ValueError:
         mode = -1
     if mode not in (0o600, 0o660):
         raise ConfigurationError(
-            f"mode={value!r} is not supported: use 0600 (this user) or 0660 (this user's group)"
+            f"mode={value!r} is not supported: use 0600, or 0660 to let this user's group read "
+            "and write the files; other users' processes can't use the store with either"
         )
     return mode
 

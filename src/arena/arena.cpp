@@ -174,7 +174,8 @@ Status Arena::attach(const ArenaOptions& options) {
     }
     return {Code::kCorrupt, path_ + "/arena has " + std::to_string(bytes.value()) +
                                 " bytes, fewer than any arena: it was truncated or isn't ours; "
-                                "remove the directory to start with an empty store"};
+                                "stop its processes and remove the directory " +
+                                path_ + " to start with an empty store"};
   }
   layout::HeaderFixed head{};
   Status read = read_at(file_.get(), &head, sizeof head, 0);
@@ -204,8 +205,8 @@ Status Arena::attach(const ArenaOptions& options) {
   if (size > bytes.value() || size > capacity() + kFirstExtent || size < layout::kBlocks) {
     return {Code::kCorrupt, path_ + "/arena says it has " + std::to_string(size) +
                                 " bytes and has " + std::to_string(bytes.value()) +
-                                ": it was truncated; remove the directory to start with an empty "
-                                "store"};
+                                ": it was truncated; stop its processes and remove the directory " +
+                                path_ + " to start with an empty store"};
   }
   if (size > layout::kBlocks && map_more(layout::kBlocks, size - layout::kBlocks) == nullptr) {
     return {Code::kNotEnoughMemory, "can't map the arena at " + path_};
@@ -244,9 +245,8 @@ Result<std::uint64_t> Arena::prepare_growth(std::uint64_t bytes, std::uint64_t c
   std::uint64_t wanted = layout::align_up(std::max(bytes, extent_size(capacity())), page_size());
   wanted = std::min(wanted, room);
   if (wanted < bytes || wanted == 0) {
-    return Status(Code::kNotEnoughMemory, "the arena at " + path_ + " is full: " + mib(size) +
-                                              " of memory=" + mib(capacity()) +
-                                              " are in use; raise memory=");
+    return Status(Code::kNotEnoughMemory, "the arena at " + path_ + " has grown to " + mib(size) +
+                                              " of memory=" + mib(capacity()) + "; raise memory=");
   }
   Status allocated = allocate(file_.get(), size, wanted, path_);
   if (!allocated && wanted > bytes) {  // a smaller extent may still fit

@@ -10,7 +10,13 @@
 //   kNamespaces   NamespaceRecord[128]       caches and tables by name
 //   kCells        CellRecord[128][64]        entries and bytes of a namespace in a shard
 //   kCounters     CounterStripe[128][8]      hits, misses … striped by owner
+//   kOtherCounters CounterStripe[128][2]     the same, of keys with a prefix that has no row
+//   kPrefixTable  PrefixTable                which prefixes of keys have a row, and their text
+//   kPrefixCounters CounterStripe[80][8]     their rows
 //   kShards       Shard[64]                  the cache's index, one lock each
+//   kLogs         LogRecord[129]             the cache's queues of segments: one log for all, and
+//                                            one for each namespace with a limit of its own
+//   kSegments     SegmentDirectory           offsets of chunks of 256 SegmentRecords
 //   kSignals      Signal[64]                 "something changed" for waiters on table keys
 //   kQueues       QueueDirectory             offsets of QueueRecord blocks
 //   kSlots        SlotDirectory              offsets of chunks of 1,024 Slots
@@ -31,14 +37,21 @@
 namespace celeriac::layout {
 
 constexpr std::uint64_t kMagic = 0x3143414952454C43ULL;  // "CLERIAC1"
-constexpr std::uint32_t kMajor = 2;
+constexpr std::uint32_t kMajor = 3;
 constexpr std::uint32_t kMinor = 0;
 
 constexpr std::uint32_t kMaxOwners = 1024;
 constexpr std::uint32_t kMaxNamespaces = 128;
 constexpr std::uint32_t kShardCount = 64;
 constexpr std::uint32_t kStripes = 8;
+constexpr std::uint32_t kOtherStripes = 2;
+constexpr std::uint32_t kPrefixes = 80;
 constexpr std::uint32_t kSignalCount = 64;
+constexpr std::uint32_t kLogCount = kMaxNamespaces + 1;
+constexpr std::uint32_t kLifeClasses = 8;
+constexpr std::uint32_t kSegmentsPerChunk = 256;
+constexpr std::uint32_t kMaxSegmentChunks = 2048;
+constexpr std::uint32_t kSpareSegments = 4;
 constexpr std::uint32_t kMaxQueues = 1024;
 constexpr std::uint32_t kSlotsPerChunk = 1024;
 constexpr std::uint32_t kMaxSlotChunks = 1024;
@@ -115,10 +128,14 @@ static_assert(sizeof(OwnerRecord) == 128);
 struct NamespaceRecord {
   Word word;
   HalfWord name_length;
-  HalfWord reserved;
+  HalfWord max_entries;  // 0: memory alone is the limit
+  HalfWord swept;        // no index word is of a generation before this one
+  HalfWord begun;        // the generation in which the name came
+  HalfWord lead;         // bytes before what tells keys apart in statistics (store/prefixes.hpp)
+  HalfWord prefixes;     // rows of prefixes that the name has
   char name[240];
 };
-static_assert(sizeof(NamespaceRecord) == 256);
+static_assert(sizeof(NamespaceRecord) == 272);
 
 // What one shard holds of one namespace; written under the shard's mutex. Counts of another
 // generation than the namespace's are stale and read as zero, so that clear() is one increment.
@@ -133,35 +150,86 @@ struct CounterStripe {
 };
 static_assert(sizeof(CounterStripe) == 64);
 
-// A shard of the cache index. `table` is {version:22 | log2 of buckets:6 | offset / 16:36}.
+// What a row of prefix counters is for. `size` is at most that of `text`.
+struct PrefixRecord {
+  Word size;
+  Word text[5];
+};
+struct PrefixTable {
+  Word words[kPrefixes];  // {named:1 | used:1 | hash:55 | place of the namespace:7}
+  PrefixRecord records[kPrefixes];
+};
+static_assert(sizeof(PrefixTable) == 56ULL * kPrefixes);
+
+// A shard of the cache index. `table` is {version:21 | size class:7 | offset / 16:36}.
 struct alignas(64) Shard {
   MutexWord mutex;
   Word table;
-  Word hand;  // where eviction goes on
-  HalfWord entries;
-  HalfWord reserved;
+  Word moves;  // index words that changed their bucket
+  Word hand;   // where a sweep goes on
   Word padding[2];
 };
 static_assert(sizeof(Shard) == 64);
 
-// Eight index words: {frequency:2 | version:10 | tag:16 | offset / 16:36}; offset 0 = free.
+// Eight index words (store/index.hpp); 0 = free.
 struct alignas(64) Bucket {
   Word ways[8];
 };
 static_assert(sizeof(Bucket) == 64);
 
-// Head of a cache entry inside its block; key (padded to 8) and value follow.
-struct Entry {
-  Word expires;  // now_ns() clock; kNever = never
-  std::uint64_t hash;
-  std::uint32_t value_size;
-  std::uint32_t generation;  // the namespace's when it was set
-  std::uint16_t key_size;
-  std::uint16_t space;  // namespace index
-  std::uint8_t codec;
-  std::uint8_t reserved[3];
+// Head of a block that holds a single entry, or the beginning of a segment's block: entries of a
+// segment begin behind `mark`, a single entry behind both words (store/entry.hpp).
+struct BlockHead {
+  Word mark;        // a segment: the number of its record; an entry of a table: its base time
+  Word value_size;  // of the single entry
 };
-static_assert(sizeof(Entry) == 32);
+static_assert(sizeof(BlockHead) == 16);
+
+// A segment of the cache's memory (store/segments.hpp).
+struct SegmentRecord {
+  Word word;        // tagged word: state, maker of a single one, generation
+  Word block;       // heap block that holds the entries
+  Word live;        // {entries:28 | bytes:36} that index words lead to: a hint
+  Word base;        // when it was opened: expiries count from here, and queues are in this order
+  Word latest;      // no entry expires later
+  HalfWord size;    // bytes of entries that fit, the head of the block included
+  HalfWord used;    // bytes reserved so far
+  HalfWord cursor;  // where eviction goes on
+  HalfWord next;    // of its queue, towards the youngest; of the free list
+  HalfWord previous;
+  HalfWord place;  // {single:1 | queue:1 | life class:8 | log:16}
+};
+static_assert(sizeof(SegmentRecord) == 64);
+
+struct SegmentQueue {
+  HalfWord head, tail;  // oldest and youngest segment, 0 = none
+  HalfWord open[kLifeClasses];
+  Word live;  // as SegmentRecord.live, of all its segments
+};
+static_assert(sizeof(SegmentQueue) == 48);
+
+struct LogRecord {
+  SegmentQueue queues[2];  // small, main
+  Word small_share;        // of the whole, in 2^-32
+  Word ghosts;             // block of 16-bit fingerprints: the small queue's buckets, the main's
+  HalfWord ghost_buckets[2];
+  HalfWord ghost_entries[2];
+  Word cleared;         // what is in segments that were opened before is absent; a log with a limit
+  HalfWord generation;  // of the namespace, since then
+  HalfWord reserved;
+};
+static_assert(sizeof(LogRecord) == 144);
+
+struct SegmentDirectory {
+  MutexWord mutex;             // of all logs and segments
+  HalfWord high;               // records below it were used at least once; 0 is none
+  HalfWord free;               // first of the free list
+  HalfWord victim;             // the segment that is being drained for its memory
+  HalfWord fate;               // of its entries
+  Word spare[kSpareSegments];  // blocks kept back, so that draining has where to put what stays
+  Word offsets[kMaxSegmentChunks];         // blocks of SegmentRecord[256]; the first is here:
+  SegmentRecord first[kSegmentsPerChunk];  // a full arena can have a segment without another block
+};
 
 struct alignas(64) Signal {
   HalfWord sequence;
@@ -169,7 +237,8 @@ struct alignas(64) Signal {
 };
 
 // memory/heap: 16 bytes before each block's payload. `word` is a tagged word (state, owner,
-// generation); `sizes` is {size of the block before / 16:32 | own size / 16:32}, header included.
+// generation); `sizes` is {size of the block before / 16:32 | side:2 | own size / 16:30}, header
+// included.
 struct BlockHeader {
   Word word;
   Word sizes;
@@ -179,6 +248,12 @@ static_assert(sizeof(BlockHeader) == 16);
 constexpr std::uint32_t kFirstLevels = 32;
 constexpr std::uint32_t kSecondLevels = 16;
 
+struct FreeLists {
+  Word first_bitmap;
+  HalfWord second_bitmap[kFirstLevels];
+  Word heads[kFirstLevels][kSecondLevels];
+};
+
 struct HeapControl {
   MutexWord mutex;
   HalfWord dirty;       // a sweep would find something
@@ -186,10 +261,11 @@ struct HeapControl {
   Word last_block;      // the block that ends at Header.size
   Word free_bytes;
   Word live_blocks;
-  Word window_hand;  // where the next window() begins
-  Word first_bitmap;
-  HalfWord second_bitmap[kFirstLevels];
-  Word heads[kFirstLevels][kSecondLevels];
+  Word window_hand;    // where the next window() of the cache begins
+  Word low_hand;       // below it no cache's block begins that could give way
+  Word push_line;      // what leaves the last window() for others goes above it
+  Word other_bytes;    // in blocks of the open heap that aren't the cache's, and in nests
+  FreeLists lists[2];  // of the open heap, of the nests
 };
 
 // A message. `word` is a tagged word: state, owner, generation. 64 bytes: one cache line.
@@ -209,8 +285,8 @@ struct SlotDirectory {
   MutexWord mutex;
   HalfWord chunks;
   HalfWord reserved;
-  Word used;  // slots that aren't free: a hint that says when to add a chunk
-  Word offsets[kMaxSlotChunks];
+  Word used;                     // slots that aren't free: a hint that says when to add a chunk
+  Word offsets[kMaxSlotChunks];  // of chunks, which lie one or many in a block
 };
 
 // Head of a message body inside its block; headers and body follow.
@@ -292,9 +368,16 @@ constexpr std::uint64_t kCells =
     align_up(kNamespaces + sizeof(NamespaceRecord) * kMaxNamespaces, 4096);
 constexpr std::uint64_t kCounters =
     align_up(kCells + sizeof(CellRecord) * kMaxNamespaces * kShardCount, 4096);
-constexpr std::uint64_t kShards =
+constexpr std::uint64_t kOtherCounters =
     align_up(kCounters + sizeof(CounterStripe) * kMaxNamespaces * kStripes, 4096);
-constexpr std::uint64_t kSignals = align_up(kShards + sizeof(Shard) * kShardCount, 4096);
+constexpr std::uint64_t kPrefixTable =
+    align_up(kOtherCounters + sizeof(CounterStripe) * kMaxNamespaces * kOtherStripes, 4096);
+constexpr std::uint64_t kPrefixCounters = align_up(kPrefixTable + sizeof(PrefixTable), 4096);
+constexpr std::uint64_t kShards =
+    align_up(kPrefixCounters + sizeof(CounterStripe) * kPrefixes * kStripes, 4096);
+constexpr std::uint64_t kLogs = align_up(kShards + sizeof(Shard) * kShardCount, 4096);
+constexpr std::uint64_t kSegments = align_up(kLogs + sizeof(LogRecord) * kLogCount, 4096);
+constexpr std::uint64_t kSignals = align_up(kSegments + sizeof(SegmentDirectory), 4096);
 constexpr std::uint64_t kQueues = align_up(kSignals + sizeof(Signal) * kSignalCount, 4096);
 constexpr std::uint64_t kSlots = align_up(kQueues + sizeof(QueueDirectory), 4096);
 constexpr std::uint64_t kTimers = align_up(kSlots + sizeof(SlotDirectory), 4096);
@@ -324,17 +407,29 @@ constexpr std::uint64_t fingerprint() {
                                  offsetof(NamespaceRecord, name),
                                  sizeof(CellRecord),
                                  sizeof(CounterStripe),
+                                 sizeof(PrefixTable),
+                                 offsetof(PrefixTable, records),
                                  sizeof(Shard),
                                  offsetof(Shard, table),
-                                 offsetof(Shard, hand),
+                                 offsetof(Shard, moves),
                                  sizeof(Bucket),
-                                 sizeof(Entry),
-                                 offsetof(Entry, value_size),
-                                 offsetof(Entry, codec),
+                                 sizeof(BlockHead),
+                                 sizeof(SegmentRecord),
+                                 offsetof(SegmentRecord, live),
+                                 offsetof(SegmentRecord, place),
+                                 sizeof(SegmentQueue),
+                                 offsetof(SegmentQueue, live),
+                                 sizeof(LogRecord),
+                                 offsetof(LogRecord, ghosts),
+                                 offsetof(LogRecord, cleared),
+                                 sizeof(SegmentDirectory),
+                                 offsetof(SegmentDirectory, offsets),
+                                 offsetof(SegmentDirectory, first),
                                  sizeof(Signal),
                                  sizeof(BlockHeader),
                                  sizeof(HeapControl),
-                                 offsetof(HeapControl, heads),
+                                 offsetof(HeapControl, lists),
+                                 sizeof(FreeLists),
                                  sizeof(Slot),
                                  sizeof(SlotDirectory),
                                  offsetof(SlotDirectory, offsets),
@@ -355,6 +450,13 @@ constexpr std::uint64_t fingerprint() {
                                  kMaxNamespaces,
                                  kShardCount,
                                  kStripes,
+                                 kOtherStripes,
+                                 kPrefixes,
+                                 kLogCount,
+                                 kLifeClasses,
+                                 kSegmentsPerChunk,
+                                 kMaxSegmentChunks,
+                                 kSpareSegments,
                                  kSignalCount,
                                  kMaxQueues,
                                  kSlotsPerChunk,

@@ -25,6 +25,10 @@ bool compare_and_set(CacheHandle& c, py::handle key, std::uint64_t version, py::
   return take(c.engine->store(key_bytes(key), e.value, expiry(ttl), StoreMode::kCompare, version));
 }
 
+bool compare_and_delete(CacheHandle& c, py::handle key, std::uint64_t version) {
+  return version != 0 && take(c.engine->erase(key_bytes(key), version));
+}
+
 // Seconds left; None = no expiry; below zero = missing.
 py::object ttl(CacheHandle& c, py::handle key) {
   ValueBuffer value;
@@ -38,6 +42,18 @@ py::tuple counts(CacheHandle& c) {
   const CacheCounts n = take(c.engine->counts());
   return py::make_tuple(n.hits, n.misses, n.sets, n.deletes, n.evictions, n.expirations, n.entries,
                         n.bytes, n.bytes_limit);
+}
+
+// (bytes before a prefix, [(prefix, hits, misses, sets, deletes, evictions, expirations)])
+py::tuple prefixes(CacheHandle& c) {
+  const PrefixRows all = take(c.engine->prefixes());
+  py::list rows;
+  for (const PrefixCounts& r : all.rows) {
+    const CacheCounts& n = r.counts;
+    rows.append(py::make_tuple(py::bytes(r.prefix), n.hits, n.misses, n.sets, n.deletes,
+                               n.evictions, n.expirations));
+  }
+  return py::make_tuple(all.lead, rows);
 }
 
 py::list items(CacheHandle& c) {
@@ -114,7 +130,8 @@ PyObject* store(PyObject* self, PyObject* const* args, Py_ssize_t n, PyObject* n
   });
 }
 
-// The keys that the store couldn't take. A key that is none: TypeError, before anything is stored.
+// The keys that the store couldn't take. A key that is none, a value that can't be encoded: that
+// error, before anything is stored.
 PyObject* set_many(PyObject* self, PyObject* const* args, Py_ssize_t n, PyObject* names) {
   static const auto& known = *new auto(interned("mapping", "ttl"));
   return guarded([&] {
@@ -128,13 +145,16 @@ PyObject* set_many(PyObject* self, PyObject* const* args, Py_ssize_t n, PyObject
       }
       static_cast<void>(key_bytes(PyTuple_GET_ITEM(item.ptr(), 0)));
     }
+    EncodedValues values;
+    for (const py::handle item : items) {
+      values.add(PyTuple_GET_ITEM(item.ptr(), 1), call.cache.pickle_all);
+    }
     py::list failed;
+    std::size_t i = 0;
     for (const py::handle item : items) {
       const py::handle key = PyTuple_GET_ITEM(item.ptr(), 0);
-      Encoded e;
-      encode(PyTuple_GET_ITEM(item.ptr(), 1), call.cache.pickle_all, &e);
       const Result<bool> stored =
-          call.engine().store(key_bytes(key), e.value, expires, StoreMode::kSet, 0);
+          call.engine().store(key_bytes(key), values[i++], expires, StoreMode::kSet, 0);
       if (stored) continue;
       const Code code = stored.status().code();
       if (code == Code::kConfiguration || code == Code::kInterrupted) raise(stored.status());
@@ -148,7 +168,7 @@ PyObject* erase(PyObject* self, PyObject* const* args, Py_ssize_t n, PyObject* n
   static const auto& known = *new auto(interned("key"));
   return guarded([&] {
     const Call call(self, {args, n, names}, known, 1);
-    return truth(take(call.engine().erase(call.key())));
+    return truth(take(call.engine().erase(call.key(), 0)));
   });
 }
 
@@ -230,13 +250,19 @@ void register_cache(py::module_& m) {
   type.def("get_versioned", &get_versioned, py::arg("key"))
       .def("compare_and_set", &compare_and_set, py::arg("key"), py::arg("version"),
            py::arg("value"), py::arg("ttl"))
+      .def("compare_and_delete", &compare_and_delete, py::arg("key"), py::arg("version"))
       .def("ttl", &ttl, py::arg("key"))
       .def("clear", [](CacheHandle& c) { return take(c.engine->clear()); })
       .def(
           "cull", [](CacheHandle& c, std::uint64_t n) { return take(c.engine->cull(n)); },
           py::arg("n"))
+      .def(
+          "limit",
+          [](CacheHandle& c, std::uint32_t max_entries) { check(c.engine->limit(max_entries)); },
+          py::arg("max_entries"))
       .def("entries", [](CacheHandle& c) { return take(c.engine->entries()); })
       .def("counts", &counts)
+      .def("prefixes", &prefixes)
       .def("items", &items)
       .def("examine", &examine, py::arg("key"), py::arg("whole"))
       .def("scan", &scan, py::arg("cursor"), py::arg("most"))

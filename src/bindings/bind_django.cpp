@@ -13,18 +13,21 @@
 //     above zero, None or the default;
 //   - an argument has a name that is not known here;
 //   - an entry is there that Python packed (Codec::kNamed), or may be, where that matters;
+//   - a missing key that is asked for is a lock's, or one that is deleted is being computed;
 //   - the store or the codec says no: what happens then (a miss, an error, the old value goes) is
 //     Python's to decide. The next class then does the call once more from the start, which is
 //     right because nothing was done: an engine's call that fails has changed nothing.
 //
 // The state is what the object's _native_state() gives: the cache, what stands before a key
-// ("prefix:", and "1:" for the version), the default timeout. It says None while there is no state
-// yet, and False when there never will be with these attributes: another key function, a subclass
-// with a make_key() of its own, a bound on entries. The state, or the False, holds until any
-// attribute of the object is set (__setattr__ is watched; the key function is swapped that way), or
-// any attribute of its class or of a base changes (CPython then changes the class's version tag),
-// or a call fails.
+// ("prefix:", and "1:" for the version), the default timeout, what stands for it, and in a tuple
+// the table of locks, that of flights, and what stands before a key there. It says None while there
+// is no state yet, and False when there never will be with these attributes: another key function,
+// a subclass with a make_key() of its own, a bound on entries. The state, or the False, holds until
+// any attribute of the object is set (__setattr__ is watched; the key function is swapped that
+// way), or any attribute of its class or of a base changes (CPython then changes the class's
+// version tag), or a call fails.
 #include <cmath>
+#include <string>
 
 #include "bindings/bindings.hpp"
 #include "bindings/codec.hpp"
@@ -46,6 +49,7 @@ struct DjangoCalls {
   unsigned class_version;
   PyObject* cache;     // _core.Cache
   PyObject* standard;  // Django's DEFAULT_TIMEOUT, a value that stands for "not given"
+  PyObject* beside;    // (locks, flights: _core.Cache; bytes before a key in flights)
   double timeout;      // infinite: never
   Head head;
 };
@@ -75,9 +79,13 @@ Ready ask(PyObject* self) {
   if (state.is_none() || o.class_version == 0) return Ready::kUnknown;
   if (state.ptr() == Py_False) return Ready::kNever;
   const auto parts = state.cast<py::tuple>();
-  if (parts.size() != 5 || !py::isinstance<CacheHandle>(parts[0])) {
-    throw py::type_error("_native_state() gives a _core.Cache and four values more");
+  const auto beside = parts.size() == 6 ? parts[5].cast<py::tuple>() : py::tuple();
+  if (beside.size() != 3 || !py::isinstance<CacheHandle>(parts[0]) ||
+      !py::isinstance<CacheHandle>(beside[0]) || !py::isinstance<CacheHandle>(beside[1]) ||
+      !py::isinstance<py::bytes>(beside[2])) {
+    throw py::type_error("_native_state() gives what bind_django.cpp says");
   }
+  Py_XSETREF(o.beside, Py_NewRef(beside.ptr()));
   Py_XSETREF(o.cache, Py_NewRef(parts[0].ptr()));
   o.timeout = parts[3].is_none() ? INFINITY : parts[3].cast<double>();
   Py_XSETREF(o.standard, Py_NewRef(parts[4].ptr()));
@@ -155,6 +163,20 @@ PyObject* attempt(PyObject* self, const char* name, const Given& given,
     }
     return hand_on(self, name, given);
   });
+}
+
+// Whether somebody holds the lock of this key, or left it.
+Result<bool> is_locked(const DjangoCalls& o, std::string_view key) {
+  const auto beside = py::reinterpret_borrow<py::tuple>(o.beside);
+  return cache_handle(PyTuple_GET_ITEM(beside.ptr(), 0)).engine->contains(key);
+}
+
+// Whether somebody computes this key (single_flight.py).
+Result<bool> is_computed(const DjangoCalls& o, std::string_view key) {
+  const auto beside = py::reinterpret_borrow<py::tuple>(o.beside);
+  std::string place = py::reinterpret_borrow<py::bytes>(PyTuple_GET_ITEM(beside.ptr(), 2));
+  place += key;
+  return cache_handle(PyTuple_GET_ITEM(beside.ptr(), 1)).engine->contains(place);
 }
 
 // The value of an entry with more than a value in it, or the default: Python's to say.
@@ -236,7 +258,12 @@ PyObject* erase(PyObject* self, PyObject* const* args, Py_ssize_t n, PyObject* n
                    if (!key.make(o.head, a[0], a[1])) return nullptr;
                    const Result<bool> packed = is_packed(*cache.engine, key.view());
                    if (!packed || packed.value()) return packed ? nullptr : failed(self);
-                   return answer(self, cache.engine->erase(key.view()));
+                   const Result<bool> there = cache.engine->erase(key.view(), 0);
+                   if (!there || there.value()) return answer(self, there);
+                   const Result<bool> computed = is_computed(o, key.view());
+                   if (!computed || computed.value()) return computed ? nullptr : failed(self);
+                   // It may have been stored between the two looks.
+                   return answer(self, cache.engine->erase(key.view(), 0));
                  });
 }
 
@@ -247,7 +274,9 @@ PyObject* has_key(PyObject* self, PyObject* const* args, Py_ssize_t n, PyObject*
                    FullKey key;
                    if (!key.make(o.head, a[0], a[1])) return nullptr;
                    const Result<bool> there = cache.engine->contains(key.view());
-                   return there && there.value() ? nullptr : answer(self, there);
+                   if (!there || there.value()) return there ? nullptr : failed(self);
+                   const Result<bool> locked = is_locked(o, key.view());
+                   return locked && locked.value() ? nullptr : answer(self, locked);
                  });
 }
 
@@ -315,16 +344,17 @@ PyObject* set_many(PyObject* self, PyObject* const* args, Py_ssize_t n, PyObject
                    Py_ssize_t at = 0;
                    PyObject* key = nullptr;
                    PyObject* value = nullptr;
+                   EncodedValues encoded;  // all of them, before the first is stored
                    while (PyDict_Next(all.ptr(), &at, &key, &value) != 0) {
                      if (!full.make(head, key, a[2])) return nullptr;
+                     encoded.add(value, cache.pickle_all);
                    }
                    at = 0;
+                   std::size_t i = 0;
                    while (PyDict_Next(all.ptr(), &at, &key, &value) != 0) {
                      if (!full.make(head, key, a[2])) return nullptr;
-                     Encoded e;
-                     encode(value, cache.pickle_all, &e);
-                     const Result<bool> stored =
-                         cache.engine->store(full.view(), e.value, expires, StoreMode::kSet, 0);
+                     const Result<bool> stored = cache.engine->store(full.view(), encoded[i++],
+                                                                     expires, StoreMode::kSet, 0);
                      if (!stored) return failed(self);
                    }
                    return PyList_New(0);
@@ -393,6 +423,7 @@ int traverse(PyObject* self, visitproc visit, void* arg) {
   Py_VISIT(Py_TYPE(self));
   Py_VISIT(calls(self).cache);
   Py_VISIT(calls(self).standard);
+  Py_VISIT(calls(self).beside);
   return 0;
 }
 
@@ -400,6 +431,7 @@ int clear(PyObject* self) {
   calls(self).ready = Ready::kUnknown;
   Py_CLEAR(calls(self).cache);
   Py_CLEAR(calls(self).standard);
+  Py_CLEAR(calls(self).beside);
   return 0;
 }
 

@@ -23,8 +23,8 @@ StoreHandle open_local_store(const std::string& root, const std::string& name, s
 }
 
 CacheHandle cache(StoreHandle& s, const std::string& name, bool table, bool pickle_all,
-                  const std::string& overflow) {
-  return {take(s.engine->cache({name, table, overflow})), pickle_all};
+                  const std::string& overflow, std::uint32_t lead) {
+  return {take(s.engine->cache({name, table, overflow, lead})), pickle_all};
 }
 
 QueueHandle queue(StoreHandle& s, const std::string& name, bool create, bool given,
@@ -43,6 +43,21 @@ QueueHandle queue(StoreHandle& s, const std::string& name, bool create, bool giv
 py::dict stats(StoreHandle& s) {
   py::dict all;
   for (const auto& [name, value] : take(s.engine->stats())) all[name.c_str()] = value;
+  return all;
+}
+
+// One that isn't UTF-8 any more is damaged: nobody can ask for it.
+py::list readable(const std::vector<std::string>& names) {
+  py::list all;
+  for (const std::string& name : names) {
+    PyObject* text =
+        PyUnicode_DecodeUTF8(name.data(), static_cast<Py_ssize_t>(name.size()), nullptr);
+    if (text == nullptr) {
+      PyErr_Clear();
+      continue;
+    }
+    all.append(py::reinterpret_steal<py::object>(text));
+  }
   return all;
 }
 
@@ -67,16 +82,17 @@ py::list owners(StoreHandle& s) {
 void register_store(py::module_& m) {
   py::class_<StoreHandle>(m, "Store")
       .def("cache", &cache, py::arg("name"), py::arg("table"), py::arg("pickle_all"),
-           py::arg("overflow") = "")
+           py::arg("overflow") = "", py::arg("lead") = 0)
       .def("queue", &queue, py::arg("name"), py::arg("create"), py::arg("given"),
            py::arg("max_length"), py::arg("max_deliveries"), py::arg("drop_oldest"),
            py::arg("owner_bound"))
-      .def("caches", [](StoreHandle& s) { return take(s.engine->caches()); })
+      .def("caches", [](StoreHandle& s) { return readable(take(s.engine->caches(false))); })
+      .def("tables", [](StoreHandle& s) { return readable(take(s.engine->caches(true))); })
       .def(
           "has_queue",
           [](StoreHandle& s, const std::string& name) { return take(s.engine->has_queue(name)); },
           py::arg("name"))
-      .def("queues", [](StoreHandle& s) { return take(s.engine->queues()); })
+      .def("queues", [](StoreHandle& s) { return readable(take(s.engine->queues())); })
       .def("waiter", [](StoreHandle& s) { return WaiterHandle{take(s.engine->waiter())}; })
       .def("stats", &stats)
       .def("owners", &owners)

@@ -104,6 +104,21 @@ void encode(py::handle object, bool pickle_all, Encoded* to) {
   }
 }
 
+void EncodedValues::add(py::handle object, bool pickle_all) {
+  Encoded e;
+  encode(object, pickle_all, &e);
+  const std::string_view bytes = e.value.bytes;
+  const bool inside = bytes.data() == e.own || bytes.data() == e.buffer.bytes().data();
+  all_.push_back({e.value.codec, inside ? nullptr : bytes.data(), bytes_.size(), bytes.size(),
+                  std::move(e.keep)});
+  if (inside) bytes_ += bytes;
+}
+
+Value EncodedValues::operator[](std::size_t i) const {
+  const One& one = all_[i];
+  return {one.codec, {one.outside != nullptr ? one.outside : bytes_.data() + one.at, one.size}};
+}
+
 py::object decode(Codec codec, std::string_view bytes) {
   const auto n = static_cast<Py_ssize_t>(bytes.size());
   PyObject* made = nullptr;

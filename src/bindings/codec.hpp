@@ -6,6 +6,7 @@
 
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "bindings/codec_buffer.hpp"
 #include "store/value.hpp"
@@ -23,6 +24,24 @@ struct Encoded {
 // `pickle_all`: also what has a form of its own, ints excepted. Raises SerializationError.
 // REQUIRES: the caller holds the object as long as it uses `to`.
 void encode(pybind11::handle object, bool pickle_all, Encoded* to);
+// Several encoded values at once, in one piece of memory but for what leads into Python objects.
+class EncodedValues {
+ public:
+  // As encode(). REQUIRES: the caller holds the object as long as it uses the value.
+  void add(pybind11::handle object, bool pickle_all);
+  Value operator[](std::size_t i) const;
+
+ private:
+  struct One {
+    Codec codec;
+    const char* outside;  // nullptr: in bytes_, at `at`
+    std::size_t at, size;
+    pybind11::object keep;
+  };
+  std::vector<One> all_;
+  std::string bytes_;
+};
+
 // Raises SerializationError when the bytes can't be read back.
 pybind11::object decode(Codec codec, std::string_view bytes);
 

@@ -73,8 +73,8 @@ py::object examine(CacheHandle& c, py::handle key, bool whole) {
                         value.version, left);
 }
 
-py::tuple scan(CacheHandle& c, std::pair<std::uint64_t, std::uint64_t> cursor, std::size_t most) {
-  ScanCursor at{cursor.first, cursor.second};
+py::tuple scan(CacheHandle& c, Cursor cursor, std::size_t most) {
+  ScanCursor at{std::get<0>(cursor), std::get<1>(cursor), std::get<2>(cursor)};
   py::list keys;
   py::list named;
   py::list sizes;
@@ -85,7 +85,8 @@ py::tuple scan(CacheHandle& c, std::pair<std::uint64_t, std::uint64_t> cursor, s
     sizes.append(bytes);
   };
   const bool more = take(c.engine->scan(at, most, visit));
-  const py::object next = more ? py::object(py::make_tuple(at.place, at.table)) : py::none();
+  const py::object next =
+      more ? py::object(py::make_tuple(at.place, at.table, at.moves)) : py::none();
   return py::make_tuple(next, keys, named, sizes);
 }
 

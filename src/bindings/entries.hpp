@@ -7,6 +7,7 @@
 #include <pybind11/pybind11.h>
 
 #include <string_view>
+#include <tuple>
 
 #include "bindings/codec.hpp"
 #include "bindings/handles.hpp"
@@ -26,9 +27,10 @@ pybind11::object unpack(pybind11::bytes data);
 // Unless `whole`, only a kNamed value is given, and None for others.
 pybind11::object examine(CacheHandle& c, pybind11::handle key, bool whole);
 
+using Cursor = std::tuple<std::uint64_t, std::uint64_t, std::uint64_t>;
+
 // One step of a walk: (next cursor, or None at the end; keys; those of them that are kNamed; the
 // bytes of each key and value).
-pybind11::tuple scan(CacheHandle& c, std::pair<std::uint64_t, std::uint64_t> cursor,
-                     std::size_t most);
+pybind11::tuple scan(CacheHandle& c, Cursor cursor, std::size_t most);
 
 }  // namespace celeriac::bindings

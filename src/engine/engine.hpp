@@ -26,6 +26,7 @@ namespace celeriac {
 struct ScanCursor {
   std::uint64_t place = 0;
   std::uint64_t table = 0;
+  std::uint64_t moves = 0;
 };
 
 // A cache namespace or a table. Keys are bytes, at most kMaxKeyBytes (kValueTooLarge beyond).
@@ -38,15 +39,20 @@ class CacheEngine {
   // True when the mode's condition held and the value is stored. On error nothing has changed.
   virtual Result<bool> store(std::string_view key, const Value& value, std::uint64_t expires,
                              StoreMode mode, std::uint64_t version) = 0;
-  virtual Result<bool> erase(std::string_view key) = 0;
+  // True when it was there; with a `version` that isn't 0, only if it has that version still.
+  virtual Result<bool> erase(std::string_view key, std::uint64_t version) = 0;
   virtual Result<bool> touch(std::string_view key, std::uint64_t expires) = 0;
   virtual Result<IncrementResult> increment(std::string_view key, std::int64_t delta,
                                             std::int64_t* result) = 0;
   // False, and nothing has changed: the entries are kept in the overflow, with those of others.
   virtual Result<bool> clear() = 0;
   virtual Result<std::uint64_t> cull(std::uint64_t n) = 0;
+  // At most so many entries, for everybody who uses the cache; 0 = as many as memory holds.
+  virtual Status limit(std::uint32_t max_entries) = 0;
   virtual Result<std::uint64_t> entries() = 0;
   virtual Result<CacheCounts> counts() = 0;
+  // The same by prefix (store/prefixes.hpp), without entries and bytes: their sum is counts()'s.
+  virtual Result<PrefixRows> prefixes() = 0;
   virtual Status each(
       const std::function<bool(std::string_view key, const ValueBuffer& value)>& visit) = 0;
   // One step of a walk over the keys, of bounded work and about `most` keys; moves the cursor.
@@ -67,6 +73,9 @@ struct CacheRequest {
   // A cache that keeps the entries while the store has no place for one more: for callers whose
   // keys differ from those of all others with the same overflow. Empty: an error instead.
   std::string overflow;
+  // How many bytes all keys begin with before what tells them apart in statistics, the last one
+  // ':'. More than 240: nothing does.
+  std::uint32_t lead = 0;
 };
 
 struct QueueOptions {
@@ -166,8 +175,8 @@ class StoreEngine {
   virtual Result<std::unique_ptr<CacheEngine>> cache(const CacheRequest& request) = 0;
   virtual Result<std::unique_ptr<QueueEngine>> queue(const std::string& name,
                                                      const QueueOptions& options) = 0;
-  // Names of the caches (not the tables) that were ever opened.
-  virtual Result<std::vector<std::string>> caches() = 0;
+  // Names of the caches, or of the tables, that were ever opened.
+  virtual Result<std::vector<std::string>> caches(bool tables) = 0;
   virtual Result<bool> has_queue(const std::string& name) = 0;
   virtual Result<std::vector<std::string>> queues() = 0;
   virtual Result<std::unique_ptr<WaiterEngine>> waiter() = 0;

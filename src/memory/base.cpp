@@ -5,36 +5,40 @@
 namespace celeriac {
 namespace {
 
-// Single entries are tried this often; holes that lie apart don't add up to one that fits.
-constexpr int kSingles = 4;
 constexpr int kTries = 32;
-constexpr std::uint64_t kStretch = 1ULL << 16U;
+
+std::string amount(std::uint64_t bytes) {
+  return bytes < 1ULL << 20U ? std::to_string(bytes) + " bytes"
+                             : std::to_string(bytes >> 20U) + " MiB";
+}
 
 }  // namespace
 
-Result<std::uint64_t> Base::allocate(std::uint64_t bytes, OwnerTag me, std::uint64_t ceiling) {
-  Result<std::uint64_t> block = heap.allocate(bytes, me, ceiling);
-  // Cache entries give way to each other one by one. Everything else, which stays longer, gets
-  // whole stretches, so that it lies together and doesn't break up what is left.
-  const bool entry = ceiling != kNoCeiling;
-  const std::uint64_t wanted = entry ? Heap::cost(bytes) : std::max(Heap::cost(bytes), kStretch);
+Result<std::uint64_t> Base::allocate(std::uint64_t bytes, OwnerTag me) {
+  Result<std::uint64_t> block = heap.allocate(bytes, me, Fit::kProper);
+  // Others may take what was freed: again, then.
   for (int i = 0; make_room && i < kTries; ++i) {
     if (block || block.status().code() != Code::kNotEnoughMemory) return block;
-    const bool contiguous = !entry || i >= kSingles;
-    std::uint64_t freed = make_room(wanted, contiguous, me);
-    if (freed == 0 && contiguous) freed = make_room(Heap::cost(bytes), true, me);
-    if (freed == 0 && contiguous) break;
-    if (freed == 0) i = kSingles - 1;  // nothing single to give: neighbours may do
-    block = heap.allocate(bytes, me, ceiling);
+    if (make_room(heap.piece(bytes), me) == 0) break;
+    block = heap.allocate(bytes, me, Fit::kProper);
+  }
+  if (!block) block = heap.allocate(bytes, me, Fit::kAnyHole);
+  if (!block && block.status().code() == Code::kNotEnoughMemory && make_room &&
+      make_room(Heap::cost(bytes), me) != 0) {
+    block = heap.allocate(bytes, me, Fit::kAnyHole);
   }
   if (block || block.status().code() != Code::kNotEnoughMemory) return block;
+  return no_room(Heap::cost(bytes), block.status(), me);
+}
+
+Status Base::no_room(std::uint64_t bytes, const Status& cause, OwnerTag me) {
   const HeapStats s = heap.stats();
-  return Status(Code::kNotEnoughMemory,
-                "no room for " + std::to_string(Heap::cost(bytes)) +
-                    " bytes in one piece: of memory=" + std::to_string(s.capacity >> 20U) + "M, " +
-                    std::to_string((s.capacity - s.size + s.free) >> 20U) +
-                    " MiB are free, and what else there is can't be evicted (" +
-                    block.status().message() + ")");
+  return {Code::kNotEnoughMemory,
+          "no room for " + std::to_string(bytes) +
+              " bytes in one piece: of memory=" + amount(s.capacity) + ", " +
+              amount(s.capacity - std::min(s.capacity, s.size) + s.free) +
+              " are free, the largest free piece is " + amount(heap.largest_piece(me)) +
+              ", and nothing else can be evicted (" + cause.message() + ")"};
 }
 
 }  // namespace celeriac

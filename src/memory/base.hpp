@@ -16,14 +16,15 @@ struct Base {
   Owners& owners;
   Recovery& recovery;
   Heap& heap;
-  // Frees what may be given up (cache entries), so that a block of that size may fit; returns how
-  // many bytes, 0 = nothing to give. `contiguous`: neighbours. Takes shard mutexes.
-  std::function<std::uint64_t(std::uint64_t bytes, bool contiguous, OwnerTag me)> make_room{};
+  // Frees what may be given up (cache entries) in one piece of so many bytes; returns how many,
+  // 0 = there is no such piece, and nothing was given up. Takes shard mutexes.
+  std::function<std::uint64_t(std::uint64_t bytes, OwnerTag me)> make_room{};
 
   // Heap::allocate(), making room when memory is short: the cache gives way to everything else.
   // REQUIRES: the caller holds no shard's mutex. Thread-safe. Crash-safe: as Heap::allocate().
-  Result<std::uint64_t> allocate(std::uint64_t bytes, OwnerTag me,
-                                 std::uint64_t ceiling = kNoCeiling);
+  Result<std::uint64_t> allocate(std::uint64_t bytes, OwnerTag me);
+  // That there is no room for a block of so many bytes: what there is, and why no more (`cause`).
+  Status no_room(std::uint64_t bytes, const Status& cause, OwnerTag me);
 };
 
 // Structures that hold 64-byte-aligned objects put them here inside their block.

@@ -7,6 +7,19 @@
 // dynamic memory allocator for real-time systems", ECRTS 2004), the sizes of neighbours and all
 // counts are hints.
 //
+// Where a block lies. What can't be evicted would break up the room for large values if it lay
+// anywhere, above all when it is small and many come at a time. So
+//   open heap  the cache's segments and large values above the line, everything else below it, as
+//              low as room is. The line moves with what it is for: five quarters of what others
+//              have, and a little. Where the cache is below it, its blocks are moved or evicted
+//              (Base::allocate()). So the cache's part is unbroken, but for what was put there when
+//              there was no other room.
+//   nest       a block of the open heap, of 1/1024 of the arena, that is cut up for small blocks
+//              (up to an eighth of a nest): its first block is on the side kNestFirst, all behind
+//              it kNestInner. A nest in which nothing lives becomes one block of the open heap.
+// Only when no nest can be had and nothing gives way, a small block goes to any hole, and a larger
+// one into a nest.
+//
 // States of a block
 //   kFree       nobody's; in a free list, or about to be found by a sweep
 //   kWriting(o) allocated by owner o, not yet part of any structure
@@ -28,8 +41,11 @@
 //   H3  A sweep frees only what belongs to owners whose records are free again.
 //   H4  Generations rise with every allocation in the arena, so that {block, generation} names one
 //       life of a block, also where its place was cut anew, until 2^28 allocations later.
-// Killed at any instruction: H1 to H3 hold; the mutex is taken from the dead and the free lists
-// are rebuilt by a sweep before anything else.
+//   H5  A nest's blocks are from one kNestFirst to the last kNestInner behind it. Free neighbours
+//       merge only inside of a nest, or outside of all. A free block becomes a nest, and an empty
+//       nest a free block, by one store of `sizes`; a sweep opens nests that are empty.
+// Killed at any instruction: H1 to H3 and H5 hold; the mutex is taken from the dead and the free
+// lists are rebuilt by a sweep before anything else.
 #pragma once
 
 #include <cstdint>
@@ -38,13 +54,20 @@
 
 #include "arena/arena.hpp"
 #include "arena/owners.hpp"
+#include "memory/block_states.hpp"
 #include "platform/status.hpp"
 #include "sync/owner_mutex.hpp"
 #include "sync/tagged_word.hpp"
 
 namespace celeriac {
 
-constexpr std::uint64_t kNoCeiling = ~0ULL;
+// Which place a block may take.
+enum class Fit {
+  kCache,    // above the line, and the arena grows to the cache's ceiling only
+  kMoved,    // the cache's too, for what others push away: the arena may grow further
+  kProper,   // below the line, or nowhere
+  kAnyHole,  // below the line, or wherever there is room
+};
 
 struct HeapStats {
   std::uint64_t capacity = 0;  // bytes the arena may have
@@ -60,15 +83,17 @@ class Heap {
         owners_(owners),
         control_(*arena.fixed<layout::HeapControl>(layout::kHeap)) {}
 
-  // What the arena may grow to for cache entries. The last eighth is for everything else, so that a
+  // What the arena may grow to for the cache. The last eighth is for everything else, so that a
   // cache that has filled its part leaves unbroken room for queues.
   std::uint64_t cache_ceiling() const { return arena_.capacity() - arena_.capacity() / 8; }
 
   // A block with room for `bytes`, kWriting(me); returns its offset. Grows the arena if it must.
   // kNotEnoughMemory when neither is possible: the caller may make room and ask again.
   // Thread-safe. Crash-safe: H1; the block of a dead caller is found by the next sweep.
-  Result<std::uint64_t> allocate(std::uint64_t bytes, OwnerTag me,
-                                 std::uint64_t ceiling = kNoCeiling);
+  Result<std::uint64_t> allocate(std::uint64_t bytes, OwnerTag me, Fit fit = Fit::kAnyHole);
+  // The bytes in one piece of the open heap that a block of so many bytes needs, if it is to lie
+  // where it belongs: its own, or a nest's.
+  std::uint64_t piece(std::uint64_t bytes) const;
 
   // kWriting(me) -> kLive. Crash-safe: one CAS.
   bool make_live(std::uint64_t offset, OwnerTag me);
@@ -92,19 +117,30 @@ class Heap {
   // Payload of a block, or null when `bytes` don't fit into it or the offset is nonsense.
   char* payload(std::uint64_t offset, std::uint64_t bytes);
   layout::Word* word(std::uint64_t offset);
+  // Is there a free block for so many bytes, about? A hint, without the mutex.
+  bool may_fit(std::uint64_t bytes) const;
+  // Bytes of the largest block that could be had now. Crash-safe: changes nothing.
+  std::uint64_t largest_piece(OwnerTag me);
+  // Bytes of a block's payload, 0 when the offset is nonsense.
+  std::uint64_t room(std::uint64_t offset);
 
   // A run of neighbouring blocks with at least `bytes` (headers included) together, each free or
   // one that `gives_way(offset)` says could be freed: those are what it returns, for the caller to
-  // free. Empty when there is none. Goes on where the last call ended, so that blocks give way in
-  // turn. `gives_way` is asked under the heap mutex: it must take no mutex.
+  // free. Empty when there is none. For the cache it goes on where the last call ended, so that
+  // blocks give way in turn; for others it is the lowest one. `gives_way` is asked under the heap
+  // mutex: it must take no mutex.
   // Crash-safe: changes nothing but the place to go on.
-  std::vector<std::uint64_t> window(std::uint64_t bytes,
+  std::vector<std::uint64_t> window(std::uint64_t bytes, Fit fit,
                                     const std::function<bool(std::uint64_t offset)>& gives_way,
                                     OwnerTag me);
 
   // Frees what dead and reaped owners left and rebuilds the free lists.
   // Crash-safe: idempotent; a dead sweeper's work is done again.
   void sweep(OwnerTag me);
+  // Sweeps, and names the live blocks with `least` to less than `most` bytes of payload, in order:
+  // what a walk by sizes meets, so that a block which another's damaged size covers isn't among
+  // them. REQUIRES: nobody else uses the arena. Crash-safe: idempotent.
+  std::vector<std::uint64_t> rebuild(std::uint64_t least, std::uint64_t most);
   // A sweep would find something. Crash-safe: one store.
   void mark_dirty() { control_.dirty.store(1, std::memory_order_release); }
   bool dirty() const { return control_.dirty.load(std::memory_order_acquire) != 0; }
@@ -119,18 +155,48 @@ class Heap {
   };
   static Bin bin_of(std::uint64_t units);
   layout::BlockHeader* block(std::uint64_t offset) {
-    return offset % 16 == 0 && offset >= layout::kBlocks ? arena_.at<layout::BlockHeader>(offset)
-                                                         : nullptr;
+    // As much as the smallest has, so that a free one's links are inside of the arena too.
+    return offset % 16 == 0 && offset >= layout::kBlocks
+               ? arena_.at<layout::BlockHeader>(offset, kMinimumBlockUnits * 16)
+               : nullptr;
   }
-  std::uint64_t take(std::uint64_t units);
-  std::uint64_t find(std::uint64_t units);
-  std::uint64_t pop_fitting(Bin bin, std::uint64_t units);
+  layout::FreeLists& lists_of(Side side) { return control_.lists[in_nest(side) ? 1 : 0]; }
+  BlockSizes sizes(std::uint64_t offset) {
+    const layout::BlockHeader* b = block(offset);
+    return b == nullptr ? BlockSizes{} : sizes_of(*b);
+  }
+  // REQUIRES: a free block. H1: what it was and what it becomes are both whole.
+  void resize(std::uint64_t offset, BlockSizes to) {
+    layout::BlockHeader* b = block(offset);
+    if (b != nullptr) b->sizes.store(to.pack(), std::memory_order_release);
+  }
+  std::uint64_t nest_units() const;
+  bool small(std::uint64_t units) const { return units <= nest_units() / 8; }
+  std::uint64_t line(std::uint64_t units) const;
+  std::uint64_t place(std::uint64_t units, Fit fit, std::uint64_t line);
+  std::uint64_t cut(std::uint64_t offset, std::uint64_t units, bool high);
+  std::uint64_t find(layout::FreeLists& lists, std::uint64_t units);
+  std::uint64_t search(std::uint64_t units, bool for_cache, std::uint64_t line);
+  layout::BlockHeader* listed(layout::Word& head, std::uint64_t offset);
+  std::uint64_t pop_fitting(layout::FreeLists& lists, Bin bin, std::uint64_t units);
   void insert(std::uint64_t offset);
   void remove(std::uint64_t offset);
   void set_previous(std::uint64_t offset, std::uint64_t units);
+  Status place_or_grow(std::uint64_t units, std::uint64_t bytes, Fit fit, std::uint64_t* offset);
+  void count_other(std::uint64_t units, int direction);
   void free_locked(std::uint64_t offset);
+  std::uint64_t merge(std::uint64_t offset);
+  bool open_if_empty(std::uint64_t offset);
+  std::uint64_t ceiling_for(Fit fit) const {
+    return fit == Fit::kCache ? cache_ceiling() : arena_.capacity();
+  }
+  std::uint64_t room_to_grow(Fit fit) const {
+    const std::uint64_t ceiling = ceiling_for(fit);
+    return ceiling > arena_.size() ? ceiling - arena_.size() : 0;
+  }
   Status grow(std::uint64_t units, std::uint64_t ceiling);
   void sweep_locked();
+  void sweep_walk(bool listing);
   bool sweepable(TaggedWord w) const;
   bool left_by_the_dead(TaggedWord w) const;
 

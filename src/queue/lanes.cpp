@@ -158,15 +158,18 @@ void Lanes::give_back(layout::QueueRecord& q, OwnerTag me) {
   }
 }
 
-void Lanes::rebuild(layout::QueueRecord& q, std::unordered_set<std::uint64_t>* seen) {
-  // Room that no block of a lane has, but for what the heap may leave at a block's end.
-  const std::uint64_t too_large = aligned_bytes(sizeof(layout::Lane)) + 256;
+std::unordered_set<std::uint64_t> Lanes::blocks() {
+  const std::uint64_t least = aligned_bytes(sizeof(layout::Lane));
+  const auto found = base_.heap.rebuild(least, least + 256);  // what may be left at a block's end
+  return {found.begin(), found.end()};
+}
+
+void Lanes::rebuild(layout::QueueRecord& q, std::unordered_set<std::uint64_t>* blocks) {
   for (std::uint32_t p = 0; p < layout::kPriorities; ++p) {
     const std::uint64_t block = q.lanes[p].load(std::memory_order_acquire);
     if (block == 0) continue;
     layout::Lane* l = lane(q, static_cast<std::uint8_t>(p));
-    if (l == nullptr || base_.heap.payload(block, too_large) != nullptr ||
-        !seen->insert(block).second) {
+    if (l == nullptr || blocks->erase(block) == 0) {
       abandon_lane(q, static_cast<std::uint8_t>(p));
       continue;
     }

@@ -30,7 +30,8 @@
 //       every living owner was seen outside of all operations since; until then pending[1] names
 //       it. So whoever looks into a lane is inside an operation.
 //   L4  Boost's queue trusts the indexes in its memory. So they are never older than the processes
-//       that use it: whoever comes into an arena that nobody uses empties all lanes (rebuild()).
+//       that use it: whoever comes into an arena that nobody uses empties all lanes, and forgets
+//       those whose blocks the heap's walk doesn't meet (rebuild()).
 #pragma once
 
 #include <bit>
@@ -97,10 +98,13 @@ class Lanes {
   // Crash-safe: L3; a lane taken off and not freed is settled by whoever makes one next.
   void give_back(layout::QueueRecord& q, OwnerTag me);
 
-  // Empties every lane of the queue; what isn't a lane, or another one's too, is forgotten.
-  // REQUIRES: nobody else uses the arena. `seen`: blocks of lanes met so far.
-  // Crash-safe: idempotent.
-  void rebuild(layout::QueueRecord& q, std::unordered_set<std::uint64_t>* seen);
+  // Blocks of the heap that a lane could be in. REQUIRES: nobody else uses the arena.
+  // Crash-safe: as a sweep of the heap.
+  std::unordered_set<std::uint64_t> blocks();
+  // Empties every lane of the queue; what isn't one of `blocks` is forgotten. What is a lane is
+  // taken out of them, so that it is nobody else's too.
+  // REQUIRES: nobody else uses the arena. Crash-safe: idempotent.
+  void rebuild(layout::QueueRecord& q, std::unordered_set<std::uint64_t>* blocks);
 
   // Hints may have been lost: have every lane of the queue refilled. Crash-safe: idempotent.
   void distrust(layout::QueueRecord& q);

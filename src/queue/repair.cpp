@@ -255,11 +255,11 @@ void Queues::repair(const DeadOwners& dead) {
 void Queues::rebuild() {
   directory_.counts_dirty().store(1, std::memory_order_release);
   timers_.rebuild_alone();
-  std::unordered_set<std::uint64_t> seen;
+  std::unordered_set<std::uint64_t> blocks = lanes_.blocks();
   for (std::uint32_t i = 0; i < directory_.high(); ++i) {
     layout::QueueRecord* q = directory_.at(i);
     if (q == nullptr) continue;
-    lanes_.rebuild(*q, &seen);
+    lanes_.rebuild(*q, &blocks);
     for (layout::Word& w : q->active) w.store(0, std::memory_order_relaxed);
   }
   CELERIAC_CRASH_POINT("queue.rebuild.lanes");

@@ -5,13 +5,17 @@
 #include "arena/crash_point.hpp"
 
 namespace celeriac {
+namespace {
+
+constexpr std::uint64_t kChunkBytes = sizeof(layout::Slot) * layout::kSlotsPerChunk;
+
+}  // namespace
 
 layout::Slot* Slots::chunk(std::uint32_t c) {
   if (c >= layout::kMaxSlotChunks) return nullptr;
   const std::uint64_t block = directory_.offsets[c].load(std::memory_order_acquire);
   if (block == 0) return nullptr;
-  return base_.arena.at<layout::Slot>(aligned_object(block),
-                                      sizeof(layout::Slot) * layout::kSlotsPerChunk);
+  return base_.arena.at<layout::Slot>(aligned_object(block), kChunkBytes);
 }
 
 layout::Slot* Slots::at(std::uint32_t index) {
@@ -63,49 +67,63 @@ Status Slots::add_chunk(std::uint32_t seen, OwnerTag me) {
   const MutexGuard guard(mutex, mutex.lock_within(me, kMutexPatience));
   if (!guard.held()) return mutex_timeout("the directory of slots");
   layout::Word& pending = directory_.mutex.pending[0];
+  if (guard.recovered()) settle(me);
   const std::uint32_t chunks = this->chunks();
-  if (guard.recovered()) {
-    const std::uint64_t left = base_.heap.still_live(pending.load(std::memory_order_acquire));
-    const auto leads_to = [&](std::uint32_t c) {
-      return c < layout::kMaxSlotChunks &&
-             directory_.offsets[c].load(std::memory_order_relaxed) == left;
-    };
-    const bool linked = leads_to(chunks) || (chunks > 0 && leads_to(chunks - 1));
-    if (left != 0 && !linked) base_.heap.release(left, me);
-    pending.store(0, std::memory_order_release);
-  }
   if (chunks != seen) return Status::ok();  // another was first
   if (chunks == layout::kMaxSlotChunks) {
     return {Code::kQueueFull, "the store holds " +
                                   std::to_string(layout::kMaxSlotChunks * layout::kSlotsPerChunk) +
                                   " messages and room for no more: consume some"};
   }
-  layout::Word& offset = directory_.offsets[chunks];
-  if (offset.load(std::memory_order_relaxed) == 0) {  // else left by one who died before counting
-    const std::uint64_t bytes = sizeof(layout::Slot) * layout::kSlotsPerChunk;
-    Result<std::uint64_t> block = base_.allocate(aligned_bytes(bytes), me);
-    if (!block) {
-      return {Code::kQueueFull, "no memory for more messages: " + block.status().message()};
-    }
-    auto* slots = base_.arena.at<layout::Slot>(aligned_object(block.value()), bytes);
-    if (slots == nullptr) return {Code::kCorrupt, "the heap gave a block that isn't one"};
-    for (std::uint32_t i = 0; i < layout::kSlotsPerChunk; ++i) {
-      layout::Slot& s = slots[i];
-      for (layout::Word* w :
-           {&s.word, &s.meta, &s.sequence, &s.due, &s.expires, &s.body, &s.first, &s.enqueued}) {
-        w->store(0, std::memory_order_relaxed);
-      }
-    }
-    pending.store(base_.heap.ticket(block.value()), std::memory_order_release);
-    base_.heap.make_live(block.value(), me);
-    CELERIAC_CRASH_POINT("queue.slots.live");
-    offset.store(block.value(), std::memory_order_release);
+  // Slots are for ever. Many at a time, when there are many, so that they lie in few places.
+  const std::uint64_t most = std::min<std::uint64_t>(base_.arena.capacity() / 16 / kChunkBytes, 64);
+  std::uint64_t n = std::clamp<std::uint64_t>(chunks / 2, 1, std::max<std::uint64_t>(most, 1));
+  n = std::min<std::uint64_t>(n, layout::kMaxSlotChunks - chunks);
+  Result<std::uint64_t> block = base_.allocate(aligned_bytes(n * kChunkBytes), me);
+  if (!block && n > 1) block = base_.allocate(aligned_bytes((n = 1) * kChunkBytes), me);
+  if (!block) {
+    return {Code::kQueueFull, "no memory for more messages: " + block.status().message()};
   }
-  // release pairs with the acquire in count(): the slots are zeroed before they count
-  directory_.chunks.store(chunks + 1, std::memory_order_release);
-  CELERIAC_CRASH_POINT("queue.slots.counted");
+  auto* words = base_.arena.at<layout::Word>(aligned_object(block.value()), n * kChunkBytes);
+  if (words == nullptr) return {Code::kCorrupt, "the heap gave a block that isn't one"};
+  for (std::uint64_t i = 0; i < n * kChunkBytes / sizeof(layout::Word); ++i) {
+    words[i].store(0, std::memory_order_relaxed);
+  }
+  pending.store(base_.heap.ticket(block.value()), std::memory_order_release);
+  base_.heap.make_live(block.value(), me);
+  CELERIAC_CRASH_POINT("queue.slots.live");
+  link(block.value(), chunks, static_cast<std::uint32_t>(n));
   pending.store(0, std::memory_order_release);
   return Status::ok();
+}
+
+// Makes the chunks in a block, from its first on, those from `first` on.
+void Slots::link(std::uint64_t block, std::uint32_t first, std::uint32_t n) {
+  for (std::uint32_t i = 0; i < n; ++i) {
+    directory_.offsets[first + i].store(block + i * kChunkBytes, std::memory_order_release);
+    CELERIAC_CRASH_POINT("queue.slots.linked");
+  }
+  // release pairs with the acquire in count(): the slots are zeroed before they count
+  directory_.chunks.store(first + n, std::memory_order_release);
+  CELERIAC_CRASH_POINT("queue.slots.counted");
+}
+
+// What one who died with the mutex left: a block that isn't linked, or not yet wholly, or is.
+void Slots::settle(OwnerTag me) {
+  layout::Word& pending = directory_.mutex.pending[0];
+  const std::uint64_t block = base_.heap.still_live(pending.load(std::memory_order_acquire));
+  const std::uint32_t chunks = this->chunks();
+  const auto in_block = static_cast<std::uint32_t>(base_.heap.room(block) / kChunkBytes);
+  const auto leads_to_it = [&](std::uint32_t c) {
+    return c < layout::kMaxSlotChunks &&
+           directory_.offsets[c].load(std::memory_order_relaxed) == block;
+  };
+  if (block != 0 && leads_to_it(chunks)) {
+    link(block, chunks, std::min(in_block, layout::kMaxSlotChunks - chunks));
+  } else if (block != 0 && (chunks < in_block || !leads_to_it(chunks - in_block))) {
+    base_.heap.release(block, me);
+  }
+  pending.store(0, std::memory_order_release);
 }
 
 void Slots::recount_used() {

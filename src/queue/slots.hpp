@@ -112,6 +112,8 @@ class Slots {
   layout::Slot* chunk(std::uint32_t c);
   SlotRef scan(std::uint32_t from, std::uint32_t steps, std::uint32_t n, OwnerTag me);
   Status add_chunk(std::uint32_t seen, OwnerTag me);
+  void link(std::uint64_t block, std::uint32_t first, std::uint32_t n);
+  void settle(OwnerTag me);
 
   Base& base_;
   layout::SlotDirectory& directory_;

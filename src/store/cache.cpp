@@ -1,12 +1,12 @@
 #include "store/cache.hpp"
 
-#include <algorithm>
+#include <string>
+#include <vector>
 
 #include "arena/crash_point.hpp"
 #include "memory/block_states.hpp"
 #include "memory/copy.hpp"
 #include "platform/futex.hpp"
-#include "store/hash.hpp"
 #include "sync/parker.hpp"
 
 namespace celeriac {
@@ -14,28 +14,12 @@ namespace {
 
 constexpr int kOptimisticTries = 64;
 
-// The head of an entry, copied word by word while it may change.
-struct Head {
-  std::uint64_t expires;
-  std::uint64_t hash;
-  std::uint32_t value_size;
-  std::uint32_t generation;
-  std::uint16_t key_size;
-  std::uint16_t space;
-  std::uint8_t codec;
-  std::uint8_t reserved[3];
-};
-static_assert(sizeof(Head) == sizeof(layout::Entry));
-
-std::uint64_t value_offset(std::uint64_t key_size) {
-  return sizeof(layout::Entry) + layout::align_up(key_size, 8);
-}
-
-// Names one life of one block, and the value of an integer that is changed in place.
-std::uint64_t mix_version(std::uint64_t block, std::uint32_t generation, Codec codec,
+// Names one life of one place, and the value of an integer that is changed in place.
+std::uint64_t mix_version(Location where, std::uint64_t guard, bool is_word,
                           std::uint64_t first_word) {
-  std::uint64_t v = (generation + 1ULL) * 0x9E3779B97F4A7C15ULL ^ block * 0xD6E8FEB86659FD93ULL;
-  if (codec == Codec::kInt) v ^= (first_word + 1) * 0xC2B2AE3D27D4EB4FULL;
+  const std::uint64_t generation = TaggedWord{guard}.generation();
+  std::uint64_t v = (generation + 1) * 0x9E3779B97F4A7C15ULL ^ where.bits * 0xD6E8FEB86659FD93ULL;
+  if (is_word) v ^= (first_word + 1) * 0xC2B2AE3D27D4EB4FULL;
   return v | 1U;
 }
 
@@ -49,109 +33,95 @@ __attribute__((noinline, no_sanitize("thread"))) void count_read(layout::Word& w
 
 }  // namespace
 
-std::uint64_t Cache::hash(std::uint32_t space, std::string_view key) {
-  return hash_key(
-      key, base_.arena.header().fixed.hash_seed + space_index(space) * 0x9E3779B97F4A7C15ULL);
-}
-
-bool Cache::present(const layout::Entry& e) const {
-  if (!index_.current(e)) return false;
-  const std::uint64_t expires = e.expires.load(std::memory_order_relaxed);
-  return expires == kNever || expires > now_ns();
-}
-
 // ------------------------------------------------------------------------------- reading
 
-Cache::Look Cache::read_way(layout::Word& way, IndexWord w, const Place& place, std::uint32_t space,
-                            std::string_view key, ValueBuffer* to) {
-  layout::Word* block_word = base_.heap.word(w.block());
-  if (block_word == nullptr) return Look::kMiss;
-  const TaggedWord before = load(*block_word);
-  if (before.state() != kBlockLive) return Look::kAgain;  // unlinked since
-  const char* payload = base_.heap.payload(w.block(), sizeof(Head));
-  if (payload == nullptr) return Look::kAgain;
-  Head head{};
-  copy_out(&head, payload, sizeof head);
-  // Pairs with the releases in Index::link() and Heap: a copy that saw a later store of the block
-  // sees the changed words here.
+Cache::Look Cache::read_way(layout::Word& way, IndexWord w, std::uint32_t space,
+                            std::string_view key, ValueBuffer* to, std::uint64_t now_or_0) {
+  EntryPlace p;
+  EntryHead h;
+  layout::Word* guard = nullptr;
+  std::uint64_t before = 0;
+  if (!segments_.resolve(w.location(), &p, &guard, &before)) return Look::kAgain;  // unlinked since
+  // Pairs with the releases in Index::link(), Segments and Heap: a copy that saw a later store of
+  // the memory sees the changed words here.
   IndexWord now{};
   const auto unchanged = [&] {
     std::atomic_thread_fence(std::memory_order_acquire);
     now = IndexWord{way.load(std::memory_order_relaxed)};
-    return now.identity() == w.identity() &&
-           block_word->load(std::memory_order_relaxed) == before.bits;
+    return now.identity() == w.identity() && guard->load(std::memory_order_relaxed) == before;
   };
-  const bool same_key =
-      head.hash == place.hash && head.space == space_index(space) && head.key_size == key.size();
-  const std::uint64_t at = value_offset(head.key_size);
-  if (same_key && base_.heap.payload(w.block(), at + head.value_size) == nullptr) {
-    return Look::kAgain;
-  }
-  if (!same_key || !equal(payload + sizeof head, key.data(), key.size())) {
+  if (!read_head(p, &h)) return unchanged() ? Look::kMiss : Look::kAgain;
+  if (h.space != space_index(space) || h.key_size != key.size() ||
+      !equal_packed(p.payload + p.at + kEntryHead, key.data(), key.size())) {
     // Another key with the same tag, if this is what was linked. If not, the key may have been
     // replaced meanwhile and stand in this very way: a miss would be a lie.
     return unchanged() ? Look::kMiss : Look::kAgain;
   }
-  std::uint64_t first_word = 0;
-  if (head.codec == static_cast<std::uint8_t>(Codec::kInt) && head.value_size == 8) {
-    copy_out(&first_word, payload + at, 8);
-  }
   if (to != nullptr) {
-    char* out = to->reserve(head.value_size);
-    if (head.codec == static_cast<std::uint8_t>(Codec::kInt) && head.value_size == 8) {
-      std::memcpy(out, &first_word, 8);
-    } else {
-      copy_out(out, payload + at, head.value_size);
-    }
-    to->codec = static_cast<Codec>(head.codec);
-    to->expires = head.expires;
-    to->version = mix_version(w.block(), before.generation(), to->codec, first_word);
+    char* out = to->reserve(h.value_size);
+    copy_out_packed(out, p.payload + h.value_at, h.value_size);
+    std::uint64_t first_word = 0;
+    if (h.is_word()) std::memcpy(&first_word, out, 8);
+    to->codec = h.codec;
+    to->expires = h.expires;
+    to->version = mix_version(w.location(), before, h.is_word(), first_word);
   }
   if (!unchanged()) return Look::kAgain;
-  if (head.generation != spaces_.generation(space)) return Look::kMiss;
-  if (head.expires != kNever && head.expires <= now_ns()) return Look::kMiss;
+  if (h.expires != kNever && h.expires <= (now_or_0 != 0 ? now_or_0 : now_ns())) {
+    return Look::kMiss;
+  }
   if (now.frequency() < 3) count_read(way, now);
   return Look::kHit;
 }
 
 Cache::Look Cache::look(const Place& place, std::uint32_t space, std::string_view key,
-                        ValueBuffer* to) {
+                        ValueBuffer* to, std::uint64_t now_or_0, IndexWord* hit) {
   layout::Shard& s = index_.shard(place.shard);
+  // acquire pairs with the release in Index::make_way()
+  const std::uint64_t moves = s.moves.load(std::memory_order_acquire);
   const TableWord t{s.table.load(std::memory_order_acquire)};
   layout::Bucket* b = index_.buckets(t);
   if (b == nullptr) return t.block() == 0 ? Look::kMiss : Look::kAgain;
-  const std::uint64_t mask = (1ULL << t.log2()) - 1;
-  for (int which = 0; which < 2; ++which) {
-    for (layout::Word& way : b[place.bucket(which, mask)].ways) {
+  const std::uint32_t generation = spaces_.generation(space);
+  if (generation == 0) return Look::kMiss;
+  const IndexWord wanted = IndexWord::make({}, place.tag, generation, 0);
+  const std::uint64_t first = place.first(t.size());
+  for (const std::uint64_t bucket : {first, Place::other(first, place.tag, t.size())}) {
+    for (layout::Word& way : b[bucket].ways) {
       const IndexWord w{way.load(std::memory_order_acquire)};
-      if (w.block() == 0 || w.tag() != place.tag) continue;
-      const Look found = read_way(way, w, place, space, key, to);
+      if (!w.matches(wanted) || w.free()) continue;
+      const Look found = read_way(way, w, space, key, to, now_or_0);
       if (found == Look::kAgain) return found;
       if (found == Look::kHit) {
+        if (hit != nullptr) *hit = w;
         return s.table.load(std::memory_order_relaxed) == t.bits ? Look::kHit : Look::kAgain;
       }
     }
   }
   std::atomic_thread_fence(std::memory_order_acquire);
-  return s.table.load(std::memory_order_relaxed) == t.bits ? Look::kMiss : Look::kAgain;
+  return s.table.load(std::memory_order_relaxed) == t.bits &&
+                 s.moves.load(std::memory_order_relaxed) == moves
+             ? Look::kMiss
+             : Look::kAgain;
 }
 
 bool Cache::lookup(std::uint32_t space, std::string_view key, ValueBuffer* to, OwnerTag me) {
-  const Place place(hash(space, key));
+  const Place place(index_.hash(space, key));
   for (int i = 0; i < kOptimisticTries; ++i) {
-    const Look found = look(place, space, key, to);
+    const Look found = look(place, space, key, to, 0, nullptr);
     if (found != Look::kAgain) return found == Look::kHit;
     cpu_relax();
   }
   const ShardGuard guard(base_, index_, place.shard, me);
-  return look(place, space, key, to) == Look::kHit;
+  return look(place, space, key, to, 0, nullptr) == Look::kHit;
 }
 
 bool Cache::get(std::uint32_t space, std::string_view key, ValueBuffer& to, bool counted,
                 OwnerTag me) {
+  if (!counted) return lookup(space, key, &to, me);
+  // First, since the processor finds the row while it waits for what the lookup reads.
+  layout::CounterStripe& c = spaces_.counters(space, key, me);
   const bool hit = lookup(space, key, &to, me);
-  if (!counted) return hit;
-  layout::CounterStripe& c = spaces_.counters(space, me);
   (hit ? c.hits : c.misses).fetch_add(1, std::memory_order_relaxed);
   return hit;
 }
@@ -162,129 +132,194 @@ bool Cache::contains(std::uint32_t space, std::string_view key, OwnerTag me) {
 
 // ------------------------------------------------------------------------------- writing
 
-std::uint64_t Cache::version_of(std::uint64_t block, const layout::Entry& e) {
-  const layout::Word* word = base_.heap.word(block);
+std::uint64_t Cache::version_of(const Found& entry) {
+  EntryPlace p;
+  layout::Word* guard = nullptr;
+  std::uint64_t before = 0;
+  segments_.resolve(entry.word.location(), &p, &guard, &before);
   std::uint64_t first_word = 0;
-  const auto codec = static_cast<Codec>(e.codec);
-  if (codec == Codec::kInt) {
-    const char* p = base_.heap.payload(block, value_offset(e.key_size) + 8);
-    if (p != nullptr) copy_out(&first_word, p + value_offset(e.key_size), 8);
+  if (entry.head.is_word()) {
+    copy_out_packed(&first_word, entry.place.payload + entry.head.value_at, 8);
   }
-  return mix_version(block, word == nullptr ? 0 : load(*word).generation(), codec, first_word);
+  return mix_version(entry.word.location(), before, entry.head.is_word(), first_word);
 }
 
-Result<std::uint64_t> Cache::write_block(std::uint32_t space, const Place& place,
-                                         std::string_view key, const Value& value,
-                                         std::uint64_t expires, OwnerTag me) {
-  const std::uint64_t bytes = value_offset(key.size()) + value.bytes.size();
+Status Cache::check_size(std::uint64_t key_bytes, std::uint64_t value_bytes, bool table) const {
+  const std::uint64_t bytes = kEntryHead + key_bytes + value_bytes;
+  const std::uint64_t ceiling = table ? base_.arena.capacity() : base_.heap.cache_ceiling();
+  const std::uint64_t room = ceiling > layout::kBlocks ? ceiling - layout::kBlocks : 0;
+  if (bytes + bytes / 8 <= room && value_bytes <= 0xFFFF0000ULL) return Status::ok();
+  return {Code::kValueTooLarge, "a value of " + std::to_string(value_bytes) +
+                                    " bytes is larger than the arena can hold (memory=" +
+                                    std::to_string(base_.arena.capacity()) +
+                                    (table ? ")" : ", of which caches get seven eighths)") +
+                                    ": raise memory= or store less"};
+}
+
+// The entry, in room of its own. `old`: what the key leads to now.
+Result<Reserved> Cache::write(std::uint32_t space, const Place& place, std::string_view key,
+                              const Value& value, std::uint64_t expires, IndexWord old,
+                              std::uint64_t now, OwnerTag me) {
+  EntryHead head;
+  head.expires = expires;
+  head.key_size = static_cast<std::uint16_t>(key.size());
+  head.value_size = value.bytes.size();
+  head.space = static_cast<std::uint8_t>(space_index(space));
+  head.codec = value.codec;
   const bool table = spaces_.pinned(space);
-  const std::uint64_t capacity = table ? base_.arena.capacity() : base_.heap.cache_ceiling();
-  const std::uint64_t room = capacity > layout::kBlocks ? capacity - layout::kBlocks : 0;
-  if (bytes + bytes / 8 > room || value.bytes.size() > 0xFFFFFFF0ULL) {
-    return Status(Code::kValueTooLarge, "a value of " + std::to_string(value.bytes.size()) +
-                                            " bytes is larger than the arena can hold (memory=" +
-                                            std::to_string(capacity) +
-                                            "): raise memory= or store less");
+  const std::uint64_t bytes = kEntryHead + key.size() + value.bytes.size();
+  const bool single = table || bytes > segments_.largest_shared() || head.value_size >= kSingleSize;
+  head.raw_value_size = single ? kSingleSize : static_cast<std::uint16_t>(head.value_size);
+  Reserved room;
+  if (table) {
+    lay_out(kSinglePlace, &head);
+    const Result<std::uint64_t> block = base_.allocate(head.end, me);
+    if (!block) return block.status();
+    char* payload = base_.heap.payload(block.value(), head.end);
+    if (payload == nullptr) return Status(Code::kCorrupt, "the heap gave a block that isn't one");
+    room.head = head;
+    room.place = {payload, base_.heap.room(block.value()), now, kSinglePlace};
+    room.location = Location::in_block(block.value());
+    // As in Segments: readers of the block's last life see that its word has changed.
+    std::atomic_thread_fence(std::memory_order_release);
+    auto* words = reinterpret_cast<layout::BlockHead*>(payload);
+    words->mark.store(room.place.base, std::memory_order_relaxed);
+    words->value_size.store(head.value_size, std::memory_order_relaxed);
+    write_head(room.place, head, 0);
+  } else {
+    Result<Reserved> reserved = eviction_.reserve(head, place.hash, old, now, me);
+    if (!reserved) return reserved.status();
+    room = reserved.take();
   }
-  Result<std::uint64_t> block = base_.allocate(bytes, me, capacity);
-  if (!block) return block;
-  char* payload = base_.heap.payload(block.value(), bytes);
-  if (payload == nullptr) return Status(Code::kCorrupt, "the heap gave a block that isn't one");
-  const Head head{expires,
-                  place.hash,
-                  static_cast<std::uint32_t>(value.bytes.size()),
-                  spaces_.generation(space),
-                  static_cast<std::uint16_t>(key.size()),
-                  static_cast<std::uint16_t>(space_index(space)),
-                  static_cast<std::uint8_t>(value.codec),
-                  {}};
-  copy_in(payload, &head, sizeof head);
-  copy_in(payload + sizeof head, key.data(), key.size());
-  copy_in(payload + value_offset(key.size()), value.bytes.data(), value.bytes.size());
+  char* payload = room.place.payload;
+  copy_in_packed(payload + room.place.at + kEntryHead, key.data(), key.size());
+  copy_in_packed(payload + room.head.value_at, value.bytes.data(), value.bytes.size());
+  CELERIAC_CRASH_POINT("cache.set.copied");
+  complete_head(room.place, room.head);
   CELERIAC_CRASH_POINT("cache.set.written");
-  return block;
+  return room;
+}
+
+void Cache::discard(const Reserved& room, OwnerTag me) {
+  if (room.location.pinned()) {
+    base_.heap.release(room.location.block(), me);
+  } else {
+    eviction_.abandon(room, me);
+  }
 }
 
 Result<bool> Cache::store(std::uint32_t space, std::string_view key, const Value& value,
                           std::uint64_t expires, StoreMode mode, std::uint64_t version,
                           OwnerTag me) {
   const OperationScope operation(base_.owners.record(me.slot));
-  const Place place(hash(space, key));
-  Result<std::uint64_t> block = write_block(space, place, key, value, expires, me);
-  if (!block) return block.status();
-  std::uint64_t garbage = 0;
-  bool stored = false;
-  for (int attempt = 0;; ++attempt) {
+  const Place place(index_.hash(space, key));
+  // Who can't have the new value of a cache shouldn't read the old one either.
+  const auto refused = [&](Status why) {
+    if (mode != StoreMode::kSet || spaces_.pinned(space)) return why;
+    if (why.code() != Code::kValueTooLarge && why.code() != Code::kNotEnoughMemory) return why;
+    const Result<bool> erased = erase(space, key, me);
+    return erased ? why : erased.status();
+  };
+  const Status fits = check_size(key.size(), value.bytes.size(), spaces_.pinned(space));
+  if (!fits) return refused(fits);
+  Fit fit = Fit::kProper;  // of a larger table
+  for (int attempt = 0; attempt < 16; ++attempt) {
+    // What is there now decides into which queue an entry goes, and whether there is any use in
+    // writing one; both are asked again under the mutex.
+    const std::uint64_t now = now_ns();
+    IndexWord old;
+    if (mode == StoreMode::kSet && attempt < 2) {
+      old = index_.guess(place, space);
+    } else {
+      const Look seen = look(place, space, key, nullptr, now, &old);
+      if (mode == StoreMode::kAdd && seen == Look::kHit) return false;
+      if (mode == StoreMode::kReplace && seen == Look::kMiss) return false;
+    }
+    Result<Reserved> written = write(space, place, key, value, expires, old, now, me);
+    if (!written) return refused(written.status());
+    const Reserved& room = written.value();
     ShardGuard guard(base_, index_, place.shard, me);
     if (!guard.held()) {
-      base_.heap.release(block.value(), me);
+      discard(room, me);
       return mutex_timeout("a shard of the cache");
     }
-    if (!spaces_.good(space)) break;  // its place is another's: nothing is stored
-    const std::optional<Found> old = index_.find(place, space, key);
-    const bool there = old && present(*old->entry);
-    switch (mode) {
-      case StoreMode::kSet:
-        stored = true;
-        break;
-      case StoreMode::kAdd:
-        stored = !there;
-        break;
-      case StoreMode::kReplace:
-        stored = there;
-        break;
-      case StoreMode::kCompare:
-        stored = version == (there ? version_of(old->word.block(), *old->entry) : 0);
-        break;
+    const std::optional<Found> found = index_.find(place, space, key);
+    // N4; behind find(), which has looked at the key's entry only if the id was good until then
+    const std::uint32_t generation = spaces_.generation(space);
+    const bool there = found && index_.present(found->word, found->head, now);
+    const bool expired = found && !there && index_.current(found->word, found->head);
+    const bool wanted = mode == StoreMode::kSet ||
+                        (mode == StoreMode::kCompare ? version == (there ? version_of(*found) : 0)
+                                                     : there == (mode == StoreMode::kReplace));
+    if (generation == 0 || !wanted) {  // 0: its place is another's, nothing is stored
+      guard.unlock();
+      discard(room, me);
+      return false;
     }
-    if (stored) {
-      layout::Word* way = old ? old->way : index_.free_way(place, me);
-      if (way == nullptr) {
-        way = index_.victim(place);
-        if (way != nullptr) {
-          spaces_.counters(space, me).evictions.fetch_add(1, std::memory_order_relaxed);
-        }
-      }
-      if (way == nullptr) {
-        // Neither a way nor memory for a larger table: make room for one and look again.
-        guard.unlock();
-        if (attempt < 16 && eviction_.make_room(1ULL << 16U, true, me) > 0) continue;
-        base_.heap.release(block.value(), me);
-        return Status(Code::kNotEnoughMemory,
-                      "the arena is full of tables and messages: the index can't grow; raise "
-                      "memory=");
-      }
-      garbage = index_.link(place.shard, way, block.value(), place, me);
+    if (!room.location.pinned() && !segments_.writable(room)) continue;  // it was drained
+    if (!found && !old.free() && attempt == 0) {  // another key's: this one is new
+      guard.unlock();
+      discard(room, me);
+      attempt = 1;
+      continue;
     }
-    break;
-  }
-  CELERIAC_CRASH_POINT("cache.set.unlocked");
-  if (stored) {
-    if (garbage != 0) base_.heap.free(garbage, me);
-    spaces_.counters(space, me).sets.fetch_add(1, std::memory_order_relaxed);
+    layout::Word* way = found ? found->way : index_.free_way(place, fit, me);
+    if (way == nullptr && fit == Fit::kProper) {
+      // The table should grow, and not into the midst of the cache: have it give way first.
+      guard.unlock();
+      discard(room, me);
+      eviction_.push(index_.next_table(place.shard), me);
+      fit = Fit::kAnyHole;
+      continue;
+    }
+    if (way == nullptr && (way = index_.victim(place)) != nullptr) {
+      Found out{way, {way->load(std::memory_order_relaxed)}, {}, {}};
+      if (index_.entry(out.word, &out.place, &out.head)) eviction_.count_out(out, me);
+    }
+    if (way == nullptr) {
+      // Neither a way nor memory for a larger table: make room for one and look again.
+      guard.unlock();
+      discard(room, me);
+      if (eviction_.make_room(1ULL << 16U, me) > 0) continue;
+      break;
+    }
+    const Leftover left = index_.link(
+        place.shard, way, IndexWord::make(room.location, place.tag, generation, old.frequency()),
+        room.head, found ? &*found : nullptr, me);
+    guard.unlock();
+    CELERIAC_CRASH_POINT("cache.set.unlocked");
+    eviction_.collect(left, me);
+    if (expired)
+      spaces_.counters(space, key, me).expirations.fetch_add(1, std::memory_order_relaxed);
+    spaces_.counters(space, key, me).sets.fetch_add(1, std::memory_order_relaxed);
     changed(space, place.hash);
-  } else {
-    base_.heap.release(block.value(), me);
+    return true;
   }
-  return stored;
+  return refused({Code::kNotEnoughMemory,
+                  "the arena is full of tables and messages: the index can't grow; raise memory="});
 }
 
-Result<bool> Cache::erase(std::uint32_t space, std::string_view key, OwnerTag me) {
+Result<bool> Cache::erase(std::uint32_t space, std::string_view key, OwnerTag me,
+                          std::uint64_t version) {
   const OperationScope operation(base_.owners.record(me.slot));
-  const Place place(hash(space, key));
-  std::uint64_t garbage = 0;
+  const Place place(index_.hash(space, key));
+  Leftover left;
   bool there = false;
+  bool expired = false;
   {
     const ShardGuard guard(base_, index_, place.shard, me);
     if (!guard.held()) return mutex_timeout("a shard of the cache");
     const std::optional<Found> old = index_.find(place, space, key);
     if (!old) return false;
-    there = present(*old->entry);
-    garbage = index_.unlink(place.shard, old->way, me);
+    there = index_.present(old->word, old->head);
+    if (version != 0 && !(there && version_of(*old) == version)) return false;
+    expired = !there && index_.current(old->word, old->head);
+    left = index_.unlink(place.shard, old->way, me);
   }
   CELERIAC_CRASH_POINT("cache.delete.unlocked");
-  base_.heap.free(garbage, me);
-  if (there) spaces_.counters(space, me).deletes.fetch_add(1, std::memory_order_relaxed);
+  eviction_.collect(left, me);
+  if (there) spaces_.counters(space, key, me).deletes.fetch_add(1, std::memory_order_relaxed);
+  if (expired) spaces_.counters(space, key, me).expirations.fetch_add(1, std::memory_order_relaxed);
   changed(space, place.hash);
   return there;
 }
@@ -292,12 +327,22 @@ Result<bool> Cache::erase(std::uint32_t space, std::string_view key, OwnerTag me
 Result<bool> Cache::touch(std::uint32_t space, std::string_view key, std::uint64_t expires,
                           OwnerTag me) {
   const OperationScope operation(base_.owners.record(me.slot));
-  const Place place(hash(space, key));
+  const Place place(index_.hash(space, key));
   const ShardGuard guard(base_, index_, place.shard, me);
   if (!guard.held()) return mutex_timeout("a shard of the cache");
   const std::optional<Found> old = index_.find(place, space, key);
-  if (!old || !present(*old->entry)) return false;
-  old->entry->expires.store(expires, std::memory_order_relaxed);
+  if (!old || !index_.present(old->word, old->head)) return false;
+  if (layout::SegmentRecord* r = old->word.location().pinned()
+                                     ? nullptr
+                                     : segments_.record(old->word.location().segment())) {
+    std::uint64_t latest = r->latest.load(std::memory_order_relaxed);
+    while (latest < expires &&
+           !r->latest.compare_exchange_weak(latest, expires, std::memory_order_relaxed)) {
+    }
+  }
+  CELERIAC_CRASH_POINT("cache.touch.raised");
+  std::atomic_ref(expiry_word(old->place))
+      .store(encode_expiry(expires, old->place.base), std::memory_order_relaxed);
   CELERIAC_CRASH_POINT("cache.touch.stored");
   return true;
 }
@@ -305,18 +350,15 @@ Result<bool> Cache::touch(std::uint32_t space, std::string_view key, std::uint64
 Result<IncrementResult> Cache::increment(std::uint32_t space, std::string_view key,
                                          std::int64_t delta, std::int64_t* result, OwnerTag me) {
   const OperationScope operation(base_.owners.record(me.slot));
-  const Place place(hash(space, key));
+  const Place place(index_.hash(space, key));
   {
     const ShardGuard guard(base_, index_, place.shard, me);
     if (!guard.held()) return mutex_timeout("a shard of the cache");
     const std::optional<Found> old = index_.find(place, space, key);
-    if (!old || !present(*old->entry)) return IncrementResult::kMissing;
-    const auto codec = static_cast<Codec>(old->entry->codec);
-    if (codec == Codec::kBigInt) return IncrementResult::kOverflow;
-    const std::uint64_t at = value_offset(key.size());
-    char* payload = base_.heap.payload(old->word.block(), at + 8);
-    if (codec != Codec::kInt || payload == nullptr) return IncrementResult::kNotInteger;
-    auto& word = *reinterpret_cast<std::uint64_t*>(payload + at);
+    if (!old || !index_.present(old->word, old->head)) return IncrementResult::kMissing;
+    if (old->head.codec == Codec::kBigInt) return IncrementResult::kOverflow;
+    if (!old->head.is_word()) return IncrementResult::kNotInteger;
+    auto& word = *reinterpret_cast<std::uint64_t*>(old->place.payload + old->head.value_at);
     const auto value = static_cast<std::int64_t>(relaxed_load(&word));
     std::int64_t sum = 0;
     if (__builtin_add_overflow(value, delta, &sum)) return IncrementResult::kOverflow;
@@ -330,6 +372,22 @@ Result<IncrementResult> Cache::increment(std::uint32_t space, std::string_view k
 
 // ------------------------------------------------------------------------------- the rest
 
+Result<bool> Cache::clear(std::uint32_t space, OwnerTag me) {
+  if (spaces_.sweep_due(space) && !eviction_.drop_absent(me)) {
+    return mutex_timeout("a shard of the cache");
+  }
+  return spaces_.clear(space);
+}
+
+Result<bool> Cache::limit(std::uint32_t space, std::uint32_t max_entries, OwnerTag me) {
+  if (spaces_.good(space) && spaces_.max_entries(space) == max_entries) return true;
+  Result<bool> limited = spaces_.limit(space, max_entries, me);
+  if (!limited || !limited.value()) return limited;
+  const std::uint64_t has = entries(space);
+  if (max_entries != 0 && has > max_entries) eviction_.cull(space, has - max_entries, me);
+  return true;
+}
+
 void Cache::each(std::uint32_t space, OwnerTag me,
                  const std::function<bool(std::string_view, const ValueBuffer&)>& visit) {
   const std::uint32_t generation = spaces_.generation(space);
@@ -340,13 +398,15 @@ void Cache::each(std::uint32_t space, OwnerTag me,
       if (!guard.held()) continue;
       const TableWord t{index_.shard(shard).table.load(std::memory_order_relaxed)};
       layout::Bucket* buckets = index_.buckets(t);
-      for (std::uint64_t i = 0; buckets != nullptr && i < 1ULL << t.log2(); ++i) {
+      for (std::uint64_t i = 0; buckets != nullptr && i < t.size(); ++i) {
         for (const layout::Word& way : buckets[i].ways) {
           const IndexWord w{way.load(std::memory_order_relaxed)};
-          const layout::Entry* e = w.block() == 0 ? nullptr : index_.entry(w.block());
-          if (e == nullptr || !Index::belongs(*e, space, generation) || !present(*e)) continue;
-          const char* p = base_.heap.payload(w.block(), sizeof *e + e->key_size);
-          if (p != nullptr) keys.emplace_back(p + sizeof *e, e->key_size);
+          EntryPlace p;
+          EntryHead h;
+          if (w.free() || !index_.entry(w, &p, &h)) continue;
+          if (!Index::belongs(w, h, space, generation) || !index_.present(w, h)) continue;
+          keys.emplace_back(h.key_size, 0);
+          copy_out_packed(keys.back().data(), p.payload + p.at + kEntryHead, h.key_size);
         }
       }
     }
@@ -387,15 +447,7 @@ CacheCounts Cache::counts(std::uint32_t space) const {
       n.bytes += cell.bytes.load(std::memory_order_relaxed);
     }
   }
-  for (std::uint16_t stripe = 0; stripe < layout::kStripes; ++stripe) {
-    const layout::CounterStripe& c = spaces_.counters(space, {stripe, 1});
-    n.hits += c.hits.load(std::memory_order_relaxed);
-    n.misses += c.misses.load(std::memory_order_relaxed);
-    n.sets += c.sets.load(std::memory_order_relaxed);
-    n.deletes += c.deletes.load(std::memory_order_relaxed);
-    n.evictions += c.evictions.load(std::memory_order_relaxed);
-    n.expirations += c.expirations.load(std::memory_order_relaxed);
-  }
+  spaces_.prefixes().add_up(space_index(space), &n);
   return n;
 }
 
@@ -408,7 +460,7 @@ void Cache::changed(std::uint32_t space, std::uint64_t hash) {
 }
 
 std::uint32_t Cache::change_count(std::uint32_t space, std::string_view key) {
-  return signal(hash(space, key)).sequence.load(std::memory_order_seq_cst);
+  return signal(index_.hash(space, key)).sequence.load(std::memory_order_seq_cst);
 }
 
 void Cache::wake_all_waiters() {
@@ -423,7 +475,7 @@ void Cache::wake_all_waiters() {
 
 Result<bool> Cache::wait_for_change(std::uint32_t space, std::string_view key, std::uint32_t seen,
                                     std::uint64_t deadline_ns) {
-  layout::Signal& s = signal(hash(space, key));
+  layout::Signal& s = signal(index_.hash(space, key));
   s.waiters.fetch_add(1, std::memory_order_seq_cst);
   // The count of a waiter that dies here stays: it costs a system call now and then, nothing else.
   const Parked how = park_until(s.sequence, seen, deadline_ns);

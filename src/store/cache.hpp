@@ -1,19 +1,25 @@
-// The cache and the tables of a store, over the index and the heap.
+// The cache and the tables of a store, over the index, the cache's segments and the heap.
 //
-// A value is written once, into a block of its own, and never changed in place, but for two single
-// words: the expiry (touch) and the value of an integer (increment). Replacing it links another
-// block.
+// A value is written once, behind its head and its key, and never changed in place, but for two
+// single words: the expiry (touch) and the value of an integer (increment). Replacing it links
+// another entry. Entries of caches lie in segments, those of tables in blocks of their own.
 //
+// How a writer stores
+//   1. reserves room (Eviction::reserve(), or a block of the heap for a table) and writes the entry
+//   2. takes the shard's mutex, looks whether the mode's condition holds and whether the room's
+//      segment may still be linked (S3; if not, begins anew), and links by one store
+//   3. gives back what it replaced, without the mutex
 // How a reader, who holds nothing, gets a value
-//   1. load the shard's table word and the index word (acquire)
-//   2. load the block's word: must be kLive
-//   3. check sizes against the block, copy head, key and value out by relaxed words
-//   4. acquire fence; load index word, block word and table word again: all three unchanged
-//      (but for the frequency bits)?  then the copy is what was linked between 1 and 4
-//   5. otherwise again; after 64 vain tries (a writer replaces this entry without pause) once under
+//   1. load the shard's count of moves, its table word and the index word (acquire)
+//   2. load the guard: the segment's word (not kFree) or the block's (kLive)
+//   3. check sizes against the segment or block, copy head, key and value out by relaxed words
+//   4. acquire fence; load index word, guard and table word again: all three unchanged (but for the
+//      frequency bits)?  then the copy is what was linked between 1 and 4
+//   5. nothing found: that holds if the table word and the count of moves are unchanged
+//   6. otherwise again; after 64 vain tries (a writer replaces this entry without pause) once under
 //      the shard's mutex
-// Index words carry a version and block words a generation, so "unchanged" isn't fooled by reuse.
-// Readers write nothing shared but, now and then, an entry's two frequency bits.
+// Guards carry a generation, so "unchanged" isn't fooled by reuse. Readers write nothing shared
+// but, now and then, an entry's two frequency bits.
 //
 // Invariants
 //   C1  After set() returned, every get() that begins later sees it, or a later one, or none
@@ -26,7 +32,6 @@
 #include <functional>
 #include <string>
 #include <string_view>
-#include <vector>
 
 #include "store/eviction.hpp"
 #include "store/index.hpp"
@@ -38,9 +43,14 @@ namespace celeriac {
 class Cache {
  public:
   explicit Cache(Base& base)
-      : base_(base), spaces_(base), index_(base, spaces_), eviction_(base, spaces_, index_) {}
+      : base_(base),
+        spaces_(base),
+        segments_(base),
+        index_(base, spaces_, segments_),
+        eviction_(base, spaces_, segments_, index_) {}
 
   Namespaces& namespaces() { return spaces_; }
+  Segments& segments() { return segments_; }
   Eviction& eviction() { return eviction_; }
   Index& index() { return index_; }
 
@@ -51,17 +61,29 @@ class Cache {
 
   // Stores under the mode's condition; true when it was stored. `version` is for kCompare: what a
   // ValueBuffer said, or 0 for "must be absent". kValueTooLarge, kNotEnoughMemory, kLockTimeout;
-  // then nothing has changed.
+  // then nothing has changed, but that kSet in a cache removes the old value of the key when there
+  // is no room for the new one. A value that can't fit evicts nothing.
   // Thread-safe. Crash-safe: C2.
   Result<bool> store(std::uint32_t space, std::string_view key, const Value& value,
                      std::uint64_t expires, StoreMode mode, std::uint64_t version, OwnerTag me);
-  // True when there was one. Thread-safe. Crash-safe: C2.
-  Result<bool> erase(std::uint32_t space, std::string_view key, OwnerTag me);
+  // True when there was one. With a `version`, as a ValueBuffer said it: only if it is that one
+  // still. Thread-safe. Crash-safe: C2.
+  Result<bool> erase(std::uint32_t space, std::string_view key, OwnerTag me,
+                     std::uint64_t version = 0);
   // New expiry of a present entry. Thread-safe. Crash-safe: one store.
   Result<bool> touch(std::uint32_t space, std::string_view key, std::uint64_t expires, OwnerTag me);
   // Adds to an integer in place, keeping its expiry. Thread-safe. Crash-safe: one store.
   Result<IncrementResult> increment(std::uint32_t space, std::string_view key, std::int64_t delta,
                                     std::int64_t* result, OwnerTag me);
+
+  // All entries of the namespace become absent in one step. False, and nothing happens, when the id
+  // isn't good any more. kLockTimeout. Thread-safe. Crash-safe: one increment.
+  Result<bool> clear(std::uint32_t space, OwnerTag me);
+  // How many entries a cache may have, 0 = as many as memory holds; from the next new key on. A
+  // cache that gets its first limit forgets what it holds beyond it at once. False, and nothing
+  // happens, when the id isn't good any more or is an overflow's (N9 of store/namespaces.hpp).
+  // kLockTimeout. Thread-safe. Crash-safe: one store, then entry by entry, as delete.
+  Result<bool> limit(std::uint32_t space, std::uint32_t max_entries, OwnerTag me);
 
   // Calls `visit` for each present entry of the namespace, copied out: a moment's view of each
   // shard, not of the whole. Stops when it returns false.
@@ -84,16 +106,19 @@ class Cache {
                                std::uint64_t deadline_ns);
 
  private:
+  // `now_or_0`: 0 = whatever the clock says when it matters.
   enum class Look { kHit, kMiss, kAgain };
-  std::uint64_t hash(std::uint32_t space, std::string_view key);
-  Look look(const Place& place, std::uint32_t space, std::string_view key, ValueBuffer* to);
-  Look read_way(layout::Word& way, IndexWord w, const Place& place, std::uint32_t space,
-                std::string_view key, ValueBuffer* to);
+  Look look(const Place& place, std::uint32_t space, std::string_view key, ValueBuffer* to,
+            std::uint64_t now_or_0, IndexWord* hit);
+  Look read_way(layout::Word& way, IndexWord w, std::uint32_t space, std::string_view key,
+                ValueBuffer* to, std::uint64_t now_or_0);
   bool lookup(std::uint32_t space, std::string_view key, ValueBuffer* to, OwnerTag me);
-  bool present(const layout::Entry& e) const;
-  Result<std::uint64_t> write_block(std::uint32_t space, const Place& place, std::string_view key,
-                                    const Value& value, std::uint64_t expires, OwnerTag me);
-  std::uint64_t version_of(std::uint64_t block, const layout::Entry& e);
+  Status check_size(std::uint64_t key_bytes, std::uint64_t value_bytes, bool table) const;
+  Result<Reserved> write(std::uint32_t space, const Place& place, std::string_view key,
+                         const Value& value, std::uint64_t expires, IndexWord old,
+                         std::uint64_t now, OwnerTag me);
+  void discard(const Reserved& room, OwnerTag me);
+  std::uint64_t version_of(const Found& entry);
   void changed(std::uint32_t space, std::uint64_t hash);
   layout::Signal& signal(std::uint64_t hash) {
     return base_.arena.fixed<layout::Signal>(layout::kSignals)[hash >> 8U & 63U];
@@ -101,6 +126,7 @@ class Cache {
 
   Base& base_;
   Namespaces spaces_;
+  Segments segments_;
   Index index_;
   Eviction eviction_;
 };

@@ -1,48 +1,135 @@
-// Eviction: makes room when the heap has none. A clock over the shards and their buckets: entries
-// that are expired or of a cleared generation go first, entries read since the hand passed last
-// (frequency bits) are spared and lose a bit, others go. Tables' entries are never touched.
+// Eviction: where a new entry goes, and which ones leave.
 //
-// (The policy is a placeholder with the right seams; hit ratio is not its strength.)
+// S3-FIFO (Yang, Zhang, Qiu, Yue, Rashmi, "FIFO queues are all you need for cache eviction", SOSP
+// 2023) with a small queue that adapts as ARC's target does (Megiddo and Modha, FAST 2003). Each
+// log has a small queue, a main queue, and a ghost of each. Hits only raise an entry's two
+// frequency bits, up to 3.
+//
+//   new key                goes to the small queue; to the main one when a ghost knows it
+//   end of the small queue frequency >= 2: to the main queue, from 0 again; 1: once more through
+//                          the small queue, from 0; 0: out, to the ghost of small
+//   end of the main queue  frequency > 0: once more through the main queue, one less; 0: out, to
+//                          the ghost of main
+//   which end              the small queue's, while it has its share of the log or more
+//   the share              begins at 10 %; a hit in the ghost of small raises it by
+//                          max(1, |ghost of main| / |ghost of small|) entries, a hit in the ghost
+//                          of main lowers it likewise; 1 % to 99 %
+//   a new value            stays in its key's queue, with its key's frequency
+//
+// A log with max_entries first loses what was cleared, from either queue.
+//
+// "Through the queue once more" is a copy to the young end of the segments, since the queues are
+// the memory. A log with max_entries is evicted entry by entry, as a new key comes. Memory is
+// evicted by whole segments, since only they can be given back: what is drained next (the victim)
+// is
+//   1. a segment whose latest expiry is past,
+//   2. the segment with the most garbage, when that is a quarter of it or more: what lives in it
+//      moves to the young end of its queue,
+//   3. the oldest segment of the small or main queue of the largest log.
+// A victim isn't drained at once: while memory is short, each reservation takes twice its own bytes
+// off it, so that no single set has to wait for a whole segment.
+//
+// Killed at any instruction: an entry is in its old place or its new one, or unlinked; cursors, the
+// victim and the shares are where they were left.
 #pragma once
 
 #include <cstdint>
+#include <optional>
+#include <vector>
 
+#include "store/ghosts.hpp"
 #include "store/index.hpp"
 #include "store/namespaces.hpp"
+#include "store/segments.hpp"
 
 namespace celeriac {
 
 class Eviction {
  public:
-  Eviction(Base& base, Namespaces& spaces, Index& index)
-      : base_(base), spaces_(spaces), index_(index) {}
+  Eviction(Base& base, Namespaces& spaces, Segments& segments, Index& index)
+      : base_(base), spaces_(spaces), segments_(segments), index_(index) {}
 
-  // Frees cache entries so that a block of `bytes` may fit; returns the bytes freed, 0 when there
-  // is nothing to give. Small blocks: what the clock chooses. Large ones, and `contiguous`: what
-  // lies side by side, since many small holes don't make a large one.
+  // Room for an entry of a cache, evicting what must leave for it. `old`: what the key leads to
+  // now, if anything. kNotEnoughMemory, kLockTimeout.
+  // REQUIRES: the caller holds no mutex of the arena. Thread-safe.
+  // Crash-safe: the room of a dead caller is garbage; evictions entry by entry, as delete.
+  Result<Reserved> reserve(const EntryHead& head, std::uint64_t hash, IndexWord old,
+                           std::uint64_t now, OwnerTag me);
+  // The entry wasn't linked. Thread-safe. Crash-safe: the room stays counted until its segment
+  // goes.
+  void abandon(const Reserved& r, OwnerTag me);
+  // Gives back what Index::link() and unlink() left. REQUIRES: no mutex. Thread-safe.
+  // Crash-safe: what isn't given back is found when memory is short, or by a sweep of the heap.
+  void collect(const Leftover& left, OwnerTag me);
+
+  // Gives back what the dead left of large values (S6). Thread-safe.
+  // Crash-safe: idempotent.
+  void repair(const DeadOwners& dead, OwnerTag me);
+
+  // Makes room for a block of `bytes`, header included, where it belongs (memory/heap.hpp): what
+  // the cache has there moves away, or is evicted when there is no other room. Returns the bytes
+  // freed, 0 when there is nothing to give.
   // REQUIRES: the caller holds no mutex of the arena. Thread-safe.
   // Crash-safe: entry by entry, as delete.
-  std::uint64_t make_room(std::uint64_t bytes, bool contiguous, OwnerTag me);
+  std::uint64_t push(std::uint64_t bytes, OwnerTag me);
+  // The same; when the cache has nothing to give, expired entries of tables go.
+  // Crash-safe: as push().
+  std::uint64_t make_room(std::uint64_t bytes, OwnerTag me);
 
   // Removes n entries of one namespace, about the oldest; returns how many. Thread-safe.
   // Crash-safe: entry by entry, as delete.
   std::uint64_t cull(std::uint32_t space, std::uint64_t n, OwnerTag me);
 
-  // Removes what has expired or was cleared, of all namespaces. Thread-safe.
+  // Unlinks what has expired or was cleared, of all namespaces and in every segment; then no sweep
+  // is due (N7 of store/namespaces.hpp). False when the mutex of a shard couldn't be had: the rest
+  // is gone. REQUIRES: the caller holds no mutex of the arena. Thread-safe.
   // Crash-safe: entry by entry, as delete.
-  void drop_absent(OwnerTag me);
+  bool drop_absent(OwnerTag me);
+
+  // An entry that is linked and goes is counted, as evicted or expired, for the name that set it,
+  // and not at all when that has lost its place.
+  // REQUIRES: the shard's mutex. Thread-safe. Crash-safe: one increment, before the entry goes.
+  void count_out(const Found& entry, OwnerTag me);
 
  private:
-  std::uint64_t clock(std::uint64_t bytes, OwnerTag me);
-  std::uint64_t clear_window(std::uint64_t bytes, OwnerTag me);
-  layout::Word* way_of(std::uint64_t block, std::uint32_t* shard);
-  struct Batch;
-  template <class Choose>
-  void sweep_shard(std::uint32_t shard, bool patient, OwnerTag me, Batch& batch, Choose choose);
+  enum class Fate : std::uint32_t { kPolicy, kKeep, kDrop, kPush };
+  struct Step {
+    // kStuck: a mutex couldn't be had. kBusy: somebody is still writing into it.
+    enum { kMore, kGone, kMoved, kStuck, kBusy } what = kMore;
+    std::uint64_t bytes = 0;  // looked at, or given back
+  };
+  std::uint32_t log_of(std::uint32_t space) const {
+    return spaces_.max_entries(space) == 0 ? 0 : space_index(space) + 1;
+  }
+  Result<Reserved> room_for(SegmentPlace to, const EntryHead& head, RoomFor what, OwnerTag me);
+  std::uint32_t queue_for(std::uint32_t log, std::uint64_t hash, std::uint64_t limit);
+  std::uint32_t queue_to_drain(std::uint32_t log, std::uint64_t limit);
+  void notice_clear(std::uint32_t log, std::uint32_t space, std::uint64_t now);
+  void fit_ghosts(layout::LogRecord& log, std::uint64_t entries, OwnerTag me);
+  void hold_limit(std::uint32_t log, std::uint64_t limit, OwnerTag me);
+  void pay(std::uint64_t bytes, OwnerTag me);
+  std::uint32_t choose_victim(Fate* fate, OwnerTag me);
+  std::uint64_t reclaim(OwnerTag me);
+  Step drain(std::uint32_t number, Fate fate, OwnerTag me);
+  Step step(std::uint32_t number, Fate fate, OwnerTag me);
+  void judge(std::uint32_t number, Found& entry, const Place& place, Fate fate, OwnerTag me);
+  bool relocate(std::uint32_t number, Found& entry, const Place& place, std::uint32_t queue,
+                unsigned frequency, Fate fate, OwnerTag me);
+  std::vector<std::uint64_t> window(std::uint64_t bytes, Fit fit, OwnerTag me);
+  std::uint64_t clear_window(std::uint64_t bytes, Fit fit, OwnerTag me);
+  std::uint32_t segment_of(std::uint64_t block);
+  bool in_a_closed_segment(std::uint64_t block);
+  std::uint64_t cull_segment(std::uint32_t number, std::uint32_t space, std::uint32_t generation,
+                             std::uint64_t n, std::vector<Leftover>* left, OwnerTag me);
+  template <class Gone>
+  std::optional<std::uint64_t> sweep_shard(std::uint32_t shard, OwnerTag me, Gone gone);
+  std::uint64_t drop_expired_blocks(OwnerTag me);
 
   Base& base_;
   Namespaces& spaces_;
+  Segments& segments_;
   Index& index_;
+  std::uint32_t without_ghosts_ = 0;  // how often not to ask; under the directory's mutex
 };
 
 }  // namespace celeriac

@@ -51,7 +51,7 @@ bool Namespaces::begin_anew(std::uint32_t index, State state, unsigned flags) {
   Bits old{w.load(std::memory_order_relaxed)};
   Bits next;
   do {  // again when a clear() came between
-    if (old.incarnation() == Bits::kLastIncarnation) return false;
+    if (old.incarnation() == Bits::kLastIncarnation || sweep_due(index)) return false;
     next = Bits::make(state, flags, old.incarnation() + 1, after(old.generation()));
     // release: as in clear()
   } while (!w.compare_exchange_weak(old.bits, next.bits, std::memory_order_acq_rel));
@@ -95,21 +95,20 @@ std::uint32_t Namespaces::free_place(const NamespaceRequest& request) {
   return kNone;
 }
 
-void Namespaces::take(std::uint32_t index, std::string_view name, unsigned flags) {
+void Namespaces::take(std::uint32_t index, std::string_view name, unsigned flags,
+                      std::uint32_t lead) {
   layout::NamespaceRecord& r = record(index);
   const Bits old = bits(index);
-  for (std::uint32_t stripe = 0; stripe < layout::kStripes; ++stripe) {
-    layout::CounterStripe& c = counters(index, {static_cast<std::uint16_t>(stripe), 1});
-    for (layout::Word* w :
-         {&c.hits, &c.misses, &c.sets, &c.deletes, &c.evictions, &c.expirations}) {
-      w->store(0, std::memory_order_relaxed);
-    }
-  }
+  prefixes_.forget(index);
+  r.max_entries.store(0, std::memory_order_relaxed);  // N9
   std::memcpy(r.name, name.data(), name.size());
   r.name_length.store(static_cast<std::uint32_t>(name.size()), std::memory_order_relaxed);
+  const std::uint32_t generation = std::max(old.generation(), 1U);
+  r.begun.store(generation, std::memory_order_relaxed);
+  r.lead.store((flags & kPinned) != 0 ? Prefixes::kNotApart : lead, std::memory_order_relaxed);
   CELERIAC_CRASH_POINT("namespaces.open.named");
   // release pairs with the acquire in generation(): all that was written before
-  r.word.store(Bits::make(kUsed, flags, old.incarnation(), std::max(old.generation(), 1U)).bits,
+  r.word.store(Bits::make(kUsed, flags, old.incarnation(), generation).bits,
                std::memory_order_release);
   CELERIAC_CRASH_POINT("namespaces.open.written");
   if (index < count()) return;
@@ -141,7 +140,11 @@ Result<std::uint32_t> Namespaces::open(const NamespaceRequest& request, OwnerTag
   const MutexGuard guard(mutex, mutex.lock_within(me, kMutexPatience));
   if (!guard.held()) return mutex_timeout("the directory of namespaces");
   if (const std::uint32_t i = find(request.name); i != kNone) {
-    if (this->pinned(i) == request.pinned) return id(bits(i), i);
+    if (this->pinned(i) == request.pinned) {
+      if (request.lead != 0 && !request.pinned)
+        record(i).lead.store(request.lead, std::memory_order_relaxed);
+      return id(bits(i), i);
+    }
     return Status(Code::kConfiguration, "\"" + std::string(request.name) + "\" is a " +
                                             (request.pinned ? "cache" : "table") +
                                             " of this store and can't be opened as a " +
@@ -153,7 +156,8 @@ Result<std::uint32_t> Namespaces::open(const NamespaceRequest& request, OwnerTag
   }
   if (!request.create) return Status(Code::kNotFound, "");
   if (const std::uint32_t i = free_place(request); i != kNone) {
-    take(i, request.name, (request.pinned ? kPinned : 0U) | (has_overflow ? kHasOverflow : 0U));
+    take(i, request.name, (request.pinned ? kPinned : 0U) | (has_overflow ? kHasOverflow : 0U),
+         request.lead);
     return id(bits(i), i);
   }
   if (!has_overflow) return no_place();
@@ -161,7 +165,7 @@ Result<std::uint32_t> Namespaces::open(const NamespaceRequest& request, OwnerTag
   if (i == kNone) {
     i = free_place({request.overflow});
     if (i == kNone) return no_place();
-    take(i, request.overflow, kOverflow);
+    take(i, request.overflow, kOverflow, 0);
   }
   // A clear() may come at any time: the id is of the era that is full now.
   // acq_rel: as in clear()
@@ -177,6 +181,7 @@ bool Namespaces::clear(std::uint32_t space) {
   Bits next;
   do {
     if (old.state() != kUsed || old.incarnation() != space / layout::kMaxNamespaces) return false;
+    if (sweep_due(space)) return false;
     const bool new_era =
         (old.flags() & kOverflow) != 0 && old.incarnation() != Bits::kLastIncarnation;
     next = Bits::make(kUsed, old.flags() & ~(new_era ? kFull : 0U),
@@ -184,6 +189,30 @@ bool Namespaces::clear(std::uint32_t space) {
     // release: entries set before the clear are not seen as of the new generation
   } while (!w.compare_exchange_weak(old.bits, next.bits, std::memory_order_acq_rel));
   CELERIAC_CRASH_POINT("namespaces.clear.done");
+  return true;
+}
+
+bool Namespaces::sweep_due() const {
+  const std::uint32_t n = count();
+  for (std::uint32_t i = 0; i < n; ++i) {
+    if (sweep_due(i)) return true;
+  }
+  return false;
+}
+
+void Namespaces::swept(std::uint32_t index, std::uint32_t generation) {
+  // release pairs with the acquire in sweep_due()
+  record(index).swept.store(generation, std::memory_order_release);
+  CELERIAC_CRASH_POINT("namespaces.swept.stored");
+}
+
+Result<bool> Namespaces::limit(std::uint32_t space, std::uint32_t max_entries, OwnerTag me) {
+  OwnerMutex mutex(base_.arena.header().directory, base_.owners);
+  const MutexGuard guard(mutex, mutex.lock_within(me, kMutexPatience));
+  if (!guard.held()) return mutex_timeout("the directory of namespaces");
+  if (!good(space) || is_overflow(space)) return false;
+  record(space).max_entries.store(max_entries, std::memory_order_relaxed);
+  CELERIAC_CRASH_POINT("namespaces.limit.stored");
   return true;
 }
 

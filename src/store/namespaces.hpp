@@ -28,9 +28,10 @@
 //       other is 0. Handles in any process keep ids, and nobody tells them: they look.
 //   N3  Who reads compares an entry's generation with generation(id), which is one load: what
 //       it takes is of its own name.
-//   N4  Who writes takes the entry's generation from generation(id), and asks good(id) under
-//       the shard's mutex before it looks at what is there: so a late writer changes no other
-//       name's entries, and what it links is of a generation that never comes back.
+//   N4  Who writes looks under the shard's mutex for what is there, by a good id, and then links
+//       with what generation(id) says, unless that is 0: so a late writer changes no other name's
+//       entries, and what it links is of a generation that never comes back. A shard has one word
+//       for a key of a place, whosever it is.
 //   N5  A call that finds its id no longer good after it was done is done again by its handle,
 //       with an id looked up anew. So what is lost, as if evicted at once, is only what was
 //       linked between the look that found the namespace empty and the transition to kVacant.
@@ -40,13 +41,28 @@
 //       era ends when the overflow is found empty, or is cleared. So all processes agree where
 //       a name's entries are, and what a name has left in the overflow is gone before it gets
 //       a place.
+//   N7  Index words know 16 bits of a generation. No word is of a generation before `swept` of its
+//       place, and the generation gets at most 2^15 ahead of `swept`, over all incarnations: so no
+//       word is ever taken for one of another generation, nor of another name. A transition that
+//       would go further isn't made; Eviction::drop_absent() sweeps all shards and raises `swept`
+//       to the generation that it found before. This holds since a writer links with a generation
+//       that it has asked for under the shard's mutex (N4), and who moves an entry has seen under
+//       it that the entry's is the one of now.
+//   N8  A namespace looks empty only when no entry of it is linked, but for one that is being
+//       unlinked at that moment: who replaces or moves an entry counts the new place before it
+//       discounts the old.
+//   N9  `max_entries` belongs to the name, and is 0 when a name begins. It is set under the
+//       directory mutex, with a good id. An overflow has none: it keeps the entries of caches that
+//       would bound each other. The log of a place (store/segments.hpp) may still have entries of
+//       an earlier name: they are absent, and are what leaves it first.
 // Killed at any instruction: a record is kVacant, and the next to need a place takes it; or it is
 // kUsed and complete, since the name is written before that state; or not yet counted by
 // `namespace_high`.
 //
 // clear() raises the generation: entries of another generation are as good as absent, and their
-// memory comes back as eviction or the next set meets them. Statistics begin anew with a name;
-// calls that are under way in that moment may be counted for the wrong one.
+// memory comes back as eviction or the next set meets them. Statistics begin anew with a name, in
+// all rows (store/prefixes.hpp); calls that are under way in that moment may be counted for the
+// wrong one. Entries that an earlier name has left are counted for nobody when they go.
 #pragma once
 
 #include <cstdint>
@@ -55,6 +71,7 @@
 #include <vector>
 
 #include "memory/base.hpp"
+#include "store/prefixes.hpp"
 
 namespace celeriac {
 
@@ -71,6 +88,7 @@ struct NamespaceRequest {
   bool pinned = false;             // a table: its entries are never evicted, its place is its own
   std::string_view overflow = {};  // the name of a cache, or empty
   bool create = true;              // false: kNotFound where the name has no place, and no entries
+  std::uint32_t lead = 0;          // of the name, if it has one (store/prefixes.hpp)
 };
 
 class Namespaces {
@@ -79,7 +97,7 @@ class Namespaces {
   static constexpr std::uint32_t kMostWithOverflow = 56;
   static constexpr std::string_view kLibrary = "celeriac.";
 
-  explicit Namespaces(Base& base) : base_(base) {}
+  explicit Namespaces(Base& base) : base_(base), prefixes_(base) {}
 
   // The id of the namespace, or of its overflow; it is made on first use. kNotEnoughMemory when all
   // places are taken by tables and by caches with entries; kConfiguration for a name that is empty,
@@ -89,6 +107,14 @@ class Namespaces {
   Result<std::uint32_t> open(std::string_view name, bool pinned, OwnerTag me) {
     return open(NamespaceRequest{name, pinned}, me);
   }
+
+  // How many entries it may have, 0 = as many as memory holds.
+  std::uint32_t max_entries(std::uint32_t space) const {
+    return record(space).max_entries.load(std::memory_order_relaxed);
+  }
+  // False, and nothing happens, when the id isn't good any more or is an overflow's. kLockTimeout.
+  // Thread-safe. Crash-safe: one store.
+  Result<bool> limit(std::uint32_t space, std::uint32_t max_entries, OwnerTag me);
 
   bool good(std::uint32_t space) const { return generation(space) != 0; }
   // 0 when the id isn't good any more.
@@ -110,8 +136,19 @@ class Namespaces {
     return (Bits{record(space).word.load(std::memory_order_relaxed)}.flags() & kOverflow) != 0;
   }
   // All entries become absent in one step. False, and nothing happens, when the id isn't good any
-  // more; an overflow's isn't good afterwards. Thread-safe. Crash-safe: one increment.
+  // more or a sweep is due (N7); an overflow's isn't good afterwards.
+  // Thread-safe. Crash-safe: one increment.
   bool clear(std::uint32_t space);
+  // No new generation before the shards are swept (N7): of this one, of any.
+  bool sweep_due(std::uint32_t space) const {
+    // acquire pairs with the release in swept(): what was swept away is gone
+    const std::uint32_t swept = record(space).swept.load(std::memory_order_acquire);
+    return generation_now(space_index(space)) - swept >= kSweepEvery;
+  }
+  bool sweep_due() const;
+  // All words of the place that are of generations before this one are gone.
+  // Thread-safe. Crash-safe: one store.
+  void swept(std::uint32_t index, std::uint32_t generation);
   // Under the directory mutex. Thread-safe. Crash-safe: changes nothing.
   Result<std::vector<NamespaceName>> list(OwnerTag me) const;
 
@@ -119,12 +156,22 @@ class Namespaces {
     return base_.arena.fixed<layout::CellRecord>(
         layout::kCells)[space_index(space) * layout::kShardCount + shard];
   }
-  layout::CounterStripe& counters(std::uint32_t space, OwnerTag who) const {
-    return base_.arena.fixed<layout::CounterStripe>(
-        layout::kCounters)[space_index(space) * layout::kStripes + who.slot % layout::kStripes];
+  Prefixes& prefixes() { return prefixes_; }
+  const Prefixes& prefixes() const { return prefixes_; }
+  // Where what happens to a key is counted. Thread-safe, lock-free. Crash-safe: as Prefixes::row().
+  layout::CounterStripe& counters(std::uint32_t space, std::string_view key, OwnerTag who) {
+    return prefixes_.row(space_index(space), key, who);
+  }
+  // Was an entry with this index word's generation set by an earlier name of the place? By N7 the
+  // 16 bits of it say so.
+  bool of_an_earlier_name(std::uint32_t index, std::uint32_t generation) const {
+    const std::uint32_t now = generation_now(index);
+    const std::uint32_t age = (now - generation) & 0xFFFFU;
+    return age > now - record(index).begun.load(std::memory_order_relaxed);
   }
 
  private:
+  static constexpr std::uint32_t kSweepEvery = 1U << 15U;
   enum State : std::uint8_t { kNever = 0, kUsed = 1, kVacant = 2 };
   // Flags: a table; opened with an overflow; is one; names have been sent here in this incarnation.
   static constexpr unsigned kPinned = 1, kHasOverflow = 2, kOverflow = 4, kFull = 8;
@@ -156,16 +203,17 @@ class Namespaces {
   std::string_view name(std::uint32_t index) const;
   std::uint32_t count() const;
   bool empty(std::uint32_t index) const;
-  // A new incarnation, in that state; false when there is none left.
+  // A new incarnation, in that state; false when there is none left, or a sweep is due.
   bool begin_anew(std::uint32_t index, State state, unsigned flags);
 
   // REQUIRE the directory mutex.
   std::uint32_t find(std::string_view wanted) const;
   std::uint32_t free_place(const NamespaceRequest& request);
-  void take(std::uint32_t index, std::string_view name, unsigned flags);
+  void take(std::uint32_t index, std::string_view name, unsigned flags, std::uint32_t lead);
   Result<std::uint32_t> open_overflow(const NamespaceRequest& request);
 
   Base& base_;
+  Prefixes prefixes_;
 };
 
 }  // namespace celeriac

@@ -4,7 +4,9 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <string_view>
+#include <vector>
 
 namespace celeriac {
 
@@ -63,6 +65,18 @@ enum class IncrementResult { kDone, kMissing, kNotInteger, kOverflow };
 struct CacheCounts {
   std::uint64_t hits = 0, misses = 0, sets = 0, deletes = 0, evictions = 0, expirations = 0;
   std::uint64_t entries = 0, bytes = 0, bytes_limit = 0;
+};
+
+// What was counted of the keys of one prefix; entries and bytes aren't.
+struct PrefixCounts {
+  std::string prefix;
+  CacheCounts counts;
+};
+
+// `lead`: how many bytes of a key come before its prefix.
+struct PrefixRows {
+  std::uint32_t lead = 0;
+  std::vector<PrefixCounts> rows;
 };
 
 constexpr std::size_t kMaxKeyBytes = 65535;

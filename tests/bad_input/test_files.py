@@ -15,12 +15,17 @@ Look = Callable[[], object]
 SOMEBODY = 54321
 
 
-def refused(said: str, look: Look, error: type[Exception] = celeriac.ConfigurationError) -> None:
+def refused(
+    said: str,
+    look: Look,
+    error: type[Exception] = celeriac.ConfigurationError,
+    **options: object,
+) -> None:
     """connect() raises, whether it may make stores or not, and changes nothing."""
     before = look()
     for create in (True, False):
         with pytest.raises(error, match=said):
-            celeriac.connect("shm://app", create=create)
+            celeriac.connect("shm://app", create=create, **options)
         assert look() == before
 
 
@@ -48,7 +53,7 @@ def test_open_to_others(closed: Path, unchanged: Look, what: str, mode: int) -> 
     refused("has mode 0.*others could write or read it: chmod it to 0[67]00", unchanged)
 
 
-def test_a_group_may_share_when_asked(root: Path, ours: Path) -> None:
+def test_files_are_open_to_the_group_when_asked(root: Path, ours: Path) -> None:
     old = os.umask(0o077)
     try:
         with celeriac.connect("shm://app", mode=0o660) as store:
@@ -62,6 +67,14 @@ def test_a_group_may_share_when_asked(root: Path, ours: Path) -> None:
         assert store.cache().get("k") == 1
     with pytest.raises(celeriac.ConfigurationError, match="has mode"):
         celeriac.connect("shm://app")
+
+
+def test_another_mode_than_the_store_was_made_with(closed: Path, unchanged: Look) -> None:
+    refused("mode=0660, but the store at .* was made with 0600", unchanged, mode=0o660, memory="1G")
+    with celeriac.connect("shm://app") as store:
+        with pytest.raises(celeriac.ConfigurationError, match="was made with 0600"):
+            celeriac.connect("shm://app", mode=0o660)
+        assert store.cache().get("none") is None  # that handle is open yet
 
 
 def test_what_we_make_is_ours_alone(closed: Path) -> None:
@@ -241,7 +254,9 @@ def test_damaged_header(closed: Path, unchanged: Look, offset: int) -> None:
 def test_truncated(closed: Path, unchanged: Look, size: int) -> None:
     arena = closed / "arena"
     os.truncate(arena, size if size >= 0 else arena.stat().st_size + size)
-    refused("truncated.*remove", unchanged, celeriac.StoreCorrupt)
+    refused(
+        "truncated.*stop its processes and remove the directory", unchanged, celeriac.StoreCorrupt
+    )
 
 
 @pytest.mark.parametrize(

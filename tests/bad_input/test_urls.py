@@ -48,7 +48,7 @@ import celeriac
         ("shm://app?memory=4M;create=no", "is not a size"),
         ("shm://app?create=maybe", "create='maybe' is neither true nor false"),
         ("shm://app?create=", "neither true nor false"),
-        ("shm://app?mode=0777", "mode='0777' is not supported: use 0600"),
+        ("shm://app?mode=0777", "mode='0777' is not supported: use 0600.*other users' processes"),
         ("shm://app?mode=rw", "mode='rw' is not supported"),
     ],
 )

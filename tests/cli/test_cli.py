@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import secrets
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import celeriac
-from celeriac.cli import BAD_USAGE, FINDING, FINE, doctor, main
+from celeriac.cli import BAD_USAGE, FINDING, FINE, doctor, main, processes
 from celeriac.cli.tables import plain_table
 
 
@@ -21,7 +23,7 @@ from celeriac.cli.tables import plain_table
 def store() -> Iterator[celeriac.Store]:
     store = celeriac.connect(f"shm://t-{secrets.token_hex(6)}?memory=16M")
     yield store
-    store.destroy(force=True)
+    celeriac.connect(store.url).destroy(force=True)
 
 
 def run(*arguments: str) -> int:
@@ -77,15 +79,56 @@ def test_stats(store: celeriac.Store, capsys: pytest.CaptureFixture[str]) -> Non
     work = store.queue("work")
     for _ in range(1_234):
         work.put("x")
+    store.cache("c").set("product:7", 1)
     assert run("stats", store.url) == FINE
     table = capsys.readouterr().out
     assert run("stats", store.url, "--json") == FINE
     stats = json.loads(capsys.readouterr().out)
     assert stats["queues"]["work"]["ready"] == 1_234
     assert stats["memory_limit"] == 16 << 20
+    assert stats["prefixes"]["c"]["product"]["sets"] == 1
+    assert "c 'product'" in table
     assert "1,234" in table
     assert "16.0 MiB" in table
     assert all(name in table for name in stats)
+
+
+@pytest.mark.parametrize("command", ["stats", "doctor"])
+def test_looking_leaves_the_ceiling(
+    command: str, store: celeriac.Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = store.url.partition("?")[0]
+    for open_here in (True, False):
+        assert run(command, f"{url}?memory=32M&create=true") == FINE
+        assert "16.0 MiB" in capsys.readouterr().out
+        if open_here:  # by then the command's handle is the only one
+            store.close()
+    assert celeriac.connect(url).stats()["memory_limit"] == 16 << 20
+
+
+def test_stats_bring_no_queue_back(store: celeriac.Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(celeriac.Store, "queues", lambda self: ["gone"])
+    assert store.stats()["queues"] == {}
+    assert not store.has_queue("gone")
+
+
+@pytest.mark.parametrize("command", ["stats", "doctor"])
+def test_tables_are_shown(
+    command: str, store: celeriac.Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(command, store.url) == FINE
+    assert "no tables" in capsys.readouterr().out
+    table = store.table("celeriac.celery.results")
+    for number in range(1_234):
+        table.set(f"k{number}", b"x" * 300)
+    store.cache("c").set("k", 1)
+    assert run(command, store.url) == FINE
+    (line,) = (
+        line for line in capsys.readouterr().out.splitlines() if "celeriac.celery.results" in line
+    )
+    assert {"1,234", f"{table.stats().bytes:,}"} <= set(line.split())
+    assert store.stats()["tables"].keys() == {"celeriac.celery.results"}
+    assert store.stats()["caches"].keys() == {"c"}
 
 
 def test_doctor_of_a_healthy_store(
@@ -114,7 +157,7 @@ def test_doctor_gives_back_what_the_dead_held(
         holder.kill()
     assert run("doctor", store.url) == FINDING
     report = capsys.readouterr().out
-    assert "found 1 dead" in report
+    assert "found 1 dead process: what it held" in report
     assert f" {holder.pid} " in report
     assert store.queue("work").counts().ready == 1
     assert run("doctor", store.url) == FINE
@@ -122,7 +165,68 @@ def test_doctor_gives_back_what_the_dead_held(
 
 def test_doctor_tells_of_corruption() -> None:
     assert doctor.find([], 0, {"corrupt": 0}) == []
+    assert doctor.find([], 0, {"corrupt": 1}) == ["1 corrupt part was found and dropped"]
     assert doctor.find([], 0, {"corrupt": 2}) == ["2 corrupt parts were found and dropped"]
+    assert doctor.find([], 2, {"corrupt": 0}) == [
+        "found 2 dead processes: what they held has been given back"
+    ]
+
+
+@pytest.mark.parametrize(("limit", "found"), [(None, 0), (3, 0), (2, 1)])
+def test_doctor_tells_when_processes_have_to_poll(limit: int | None, found: int) -> None:
+    owners = [{"state": state} for state in ("alive", "dead", "alive", "stopped")]
+    for number, owner in enumerate(owners):
+        owner.update(pid=str(number), command="x")
+    findings = doctor.find(owners, 0, {"corrupt": 0}, limit)
+    assert sum("fs.inotify.max_user_instances=2" in line for line in findings) == found
+
+
+def test_doctor_names_a_stopped_process(
+    store: celeriac.Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store.queue("work").put("x")
+    command = [sys.executable, "-c", HOLDER, store.url]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline()
+        try:
+            holder.send_signal(signal.SIGSTOP)
+            os.waitid(os.P_PID, holder.pid, os.WSTOPPED)
+            assert run("doctor", store.url) == FINDING
+            report = capsys.readouterr().out
+            assert f"process {holder.pid} " in report
+            assert "is stopped" in report
+            assert "nothing to repair" not in report
+            holder.send_signal(signal.SIGCONT)
+            os.waitid(os.P_PID, holder.pid, os.WCONTINUED)
+            assert run("doctor", store.url) == FINE
+        finally:
+            holder.kill()
+
+
+def test_doctor_shows_the_processes_when_one_blocks_the_rest(
+    store: celeriac.Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stats(self: celeriac.Store) -> None:
+        raise celeriac.LockTimeout("busy")
+
+    monkeypatch.setattr(celeriac.Store, "stats", stats)
+    assert run("doctor", store.url) == FINDING
+    report = capsys.readouterr().out
+    assert f" {os.getpid()} " in report
+    assert report.endswith("\nbusy\n")
+
+
+def test_a_stopped_process_of_another_store_is_not_meant(tmp_path: Path) -> None:
+    (tmp_path / "owners.lock").touch()
+    with subprocess.Popen(["sleep", "600"]) as other:
+        try:
+            other.send_signal(signal.SIGSTOP)
+            os.waitid(os.P_PID, other.pid, os.WSTOPPED)
+            owner = {"pid": other.pid, "alive": True}
+            assert processes.state_of(owner, str(tmp_path)) == "alive"
+        finally:
+            other.kill()
 
 
 def test_missing_packages_name_the_extra(
@@ -149,8 +253,9 @@ def test_unwritable_report_is_told_before_the_run(
     assert "demo-report.html" in capsys.readouterr().err
 
 
-def test_as_a_module(store: celeriac.Store) -> None:
-    command = [sys.executable, "-m", "celeriac.cli", "stats", store.url, "--json"]
+@pytest.mark.parametrize("module", ["celeriac", "celeriac.cli"])
+def test_as_a_module(store: celeriac.Store, module: str) -> None:
+    command = [sys.executable, "-m", module, "stats", store.url, "--json"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == FINE, done.stderr
     assert json.loads(done.stdout)
@@ -162,6 +267,22 @@ def test_reader_that_goes_away_is_no_traceback(store: celeriac.Store) -> None:
         ["bash", "-c", command], capture_output=True, text=True, timeout=60, check=False
     )
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_full_disk_is_no_traceback(store: celeriac.Store, unbuffered: str) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "celeriac", "stats", store.url],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == FINDING
+    assert done.stderr.splitlines() == ["celeriac: [Errno 28] No space left on device"]
 
 
 def test_plain_table_is_aligned() -> None:

@@ -17,12 +17,16 @@ from celeriac import aio
 TWINS: dict[type, type] = {
     celeriac.Cache: aio.AsyncCache,
     celeriac.Table: aio.AsyncTable,
+    celeriac.Message: aio.AsyncMessage,
     celeriac.Queue: aio.AsyncQueue,
     celeriac.Store: aio.AsyncStore,
 }
 INTERNAL = "for those who drive a call themselves, as the twin does"
 LACKING: dict[type, dict[str, str]] = {
-    celeriac.Cache: dict.fromkeys(("fill", "is_plain", "iter_steps", "look", "opened"), INTERNAL),
+    celeriac.Cache: dict.fromkeys(
+        ("check_values", "fill", "is_plain", "iter_steps", "look", "native_flights", "opened"),
+        INTERNAL,
+    ),
     celeriac.Queue: {
         "fileno": "a loop has get(), which does this",
         "waiter": "a loop has get(), which does this",
@@ -31,7 +35,6 @@ LACKING: dict[type, dict[str, str]] = {
 }
 LACKING[celeriac.Table] = LACKING[celeriac.Cache]
 WITHOUT_TWIN = {
-    "Message": "its calls wait for nothing: the same objects come from both",
     "Waiter": "for event loops that are not asyncio's",
     "CacheStats": "a value",
     "Counts": "a value",
@@ -149,6 +152,30 @@ def test_the_rest_of_the_calls(url: str) -> None:
     asyncio.run(main())
 
 
+def test_messages_take_await_or_not(url: str) -> None:
+    async def main() -> None:
+        async with aio.connect(url) as store:
+            queue = store.queue("q")
+            await queue.put_many(["a", "b", "c"], headers={"x": 1}, priority=3)
+            first = await queue.get(0)
+            assert first is not None
+            assert (first.body, first.headers, first.priority) == (b"a", {"x": 1}, 3)
+            assert (first.deliveries, first.redelivered, first.queue) == (1, False, queue)
+            assert first.id == first.sync.id
+            assert await first.ack() is None
+            with pytest.raises(celeriac.NotOwner, match="acknowledged it already"):
+                await first.ack()
+            with pytest.raises(celeriac.NotOwner, match="acknowledged it already"):
+                first.nack()
+            second, third = await queue.get_many(2)
+            assert await second.nack(delay=1000, reason="later") is None
+            third.ack()
+            counts = await queue.counts()
+            assert (counts.delayed, counts.reserved, counts.done) == (1, 0, 2)
+
+    asyncio.run(main())
+
+
 def test_tables(url: str) -> None:
     async def main() -> None:
         async with aio.connect(url) as store:
@@ -159,7 +186,9 @@ def test_tables(url: str) -> None:
             assert value == 1
             assert await table.compare_and_set("k", version, 2) is True
             assert await table.compare_and_set("k", version, 3) is False
+            assert await table.compare_and_delete("k", version) is False
             assert await table.items() == [("k", 2)]
+            assert await store.tables() == ["t"]
 
     asyncio.run(main())
 

@@ -229,6 +229,25 @@ def test_set_many_with_what_can_not_be_stored_at_all(cache: Cache) -> None:
     assert len(cache) == 0
 
 
+@pytest.mark.parametrize("options", [{}, {"serializer": "pickle"}, {"max_entries": 50}])
+def test_set_many_stores_all_or_none(store: Store, options: dict[str, Any]) -> None:
+    cache = store.cache(**options)
+    cache.set("b", "old")
+    good = {"a": 1, "b": "text", "c": {"plain": [1.5, None]}, "d": b"x" * 5000, "e": 1j}
+    for bad in (lambda: None, [Refusing()]):
+        with pytest.raises(celeriac.SerializationError):
+            cache.set_many({**good, "bad": bad, "never": 1})
+        assert cache.keys() == ["b"]
+        assert cache.get("b") == "old"
+    assert cache.set_many(good) == []
+    assert cache.get_many(["a", "b", "c", "d", "e"]) == good
+
+
+class Refusing:
+    def __reduce__(self) -> Any:
+        raise RuntimeError("not this one")
+
+
 # ------------------------------------------------------------------ counters
 
 

@@ -237,6 +237,26 @@ def test_expiries_are_of_each_key(cache: Cache) -> None:
     assert cache.get_many("abc") == {"b": 2, "c": 3}
 
 
+def test_an_expiration_counts_when_the_entry_goes(cache: Cache, store: Store) -> None:
+    cache.set_many({"read": 1, "deleted": 2, "set": 3, "added": 4, "left": 5}, SOON)
+    after(SOON)
+    assert cache.get("read") is None
+    assert cache.stats().expirations == 0, "a read changes nothing"
+    assert not cache.delete("deleted")
+    cache.set("set", 6)
+    assert cache.add("added", 7)
+    stats = cache.stats()
+    assert (stats.expirations, stats.deletes, stats.evictions, stats.entries) == (3, 0, 0, 4)
+    cache.delete("set")
+    assert not cache.delete("deleted")
+    assert cache.stats().expirations == 3, "each once"
+    table = store.table("expiring")
+    table.set("k", 1, SOON)
+    after(SOON)
+    assert table.add("k", 2)
+    assert table.stats().expirations == 1
+
+
 def test_expired_entries_make_room(memory: Callable[[str], Store]) -> None:
     store = memory("8M")
     cache, table = store.cache(), store.table("t")

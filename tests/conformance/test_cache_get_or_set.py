@@ -88,6 +88,14 @@ def test_a_set_during_the_computation_wins(cache: Cache) -> None:
     assert cache.get("k") == "set meanwhile"
 
 
+def test_the_longest_key(cache: Cache) -> None:
+    assert cache.get_or_set("k" * 65_535, lambda: 1) == 1
+    assert cache.get_or_set("k" * 65_535, lambda: 2) == 1
+    assert cache.delete("k" * 65_535)
+    with pytest.raises(celeriac.ValueTooLarge):
+        cache.get_or_set("k" * 65_536, lambda: 1)
+
+
 def test_without_lock(cache: Cache) -> None:
     def compute() -> str:
         return cache.get_or_set("k", lambda: "inner", lock=False) + " seen by outer"

@@ -100,3 +100,21 @@ def test_overflow_keeps_what_finds_no_place(store: Store) -> None:
     assert len(store.cache("celeriac.over")) == 144
     assert [cache._clear_alone() for cache in caches] == [True] * 56 + [False] * 144
     assert [i for i, cache in enumerate(caches) if cache.get(f"key{i}") is None] == list(range(56))
+
+
+def test_a_bound_comes_along_to_another_place(store: Store) -> None:
+    small = store.cache("small", max_entries=10)
+    for i in range(300):  # empty as it is, it loses its place
+        store.cache(f"n{i}")
+    for i in range(50):
+        small.set(f"k{i}", i)
+    assert len(small) == 10
+
+
+def test_a_bound_is_not_left_to_the_next_name(store: Store) -> None:
+    for i in range(300):
+        store.cache(f"small{i}", max_entries=3)
+    caches = [store.cache(f"large{i}") for i in range(50)]
+    for cache in caches:
+        cache.set_many({f"k{i}": i for i in range(20)})
+    assert [len(cache) for cache in caches] == [20] * 50

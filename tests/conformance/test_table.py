@@ -281,3 +281,24 @@ def test_cull_leaves_tables_alone_unless_asked(store: Store, table: Table) -> No
     store.cache().set_many({str(i): i for i in range(10)})
     assert store.cache().cull(100) == 10
     assert len(table) == 10
+
+
+def test_compare_and_delete(table: Table) -> None:
+    assert not table.compare_and_delete("k", 0)
+    table.set("k", 1)
+    _, version = table.get_versioned("k")
+    table.set("k", 1)
+    assert not table.compare_and_delete("k", version), "it has been set since"
+    _, version = table.get_versioned("k")
+    assert table.touch("k", 60), "which changes no value"
+    seen = table.change_count("k")
+    assert table.compare_and_delete("k", version)
+    assert table.change_count("k") != seen
+    assert "k" not in table
+    assert not table.compare_and_delete("k", version)
+    table.set("k", 1, 0.001)
+    _, version = table.get_versioned("k")
+    time.sleep(0.01)
+    assert not table.compare_and_delete("k", version), "it has expired"
+    with pytest.raises(TypeError):
+        table.compare_and_delete("k", "1")  # type: ignore[arg-type]

@@ -46,19 +46,30 @@ class CacheKillTest : public test::LocalStoreTest {
     }
   }
 
-  // The shards' tables, and all that they lead to, entries of cleared generations included.
+  // The shards' tables, the blocks of the tables' entries, the segments, and what they need.
   std::uint64_t linked_blocks() {
     std::uint64_t n = 0;
+    Index& index = core->cache().index();
+    Segments& segments = core->cache().segments();
     for (std::uint32_t i = 0; i < layout::kShardCount; ++i) {
-      const auto& shard = core->arena().fixed<layout::Shard>(layout::kShards)[i];
-      const TableWord t{shard.table.load()};
-      if (t.block() == 0) continue;
+      const TableWord t{index.shard(i).table.load()};
+      const auto* b = index.buckets(t);
+      if (b == nullptr) continue;
       ++n;
-      const std::uint64_t bytes = sizeof(layout::Bucket) << t.log2();
-      const auto* b = core->arena().at<layout::Bucket>(aligned_object(t.block()), bytes);
-      for (std::uint64_t k = 0; k < 1ULL << t.log2(); ++k) {
-        for (const layout::Word& way : b[k].ways) n += IndexWord{way.load()}.block() != 0 ? 1U : 0U;
+      for (std::uint64_t k = 0; k < t.size(); ++k) {
+        for (const layout::Word& way : b[k].ways) {
+          const IndexWord w{way.load()};
+          n += !w.free() && w.location().pinned() ? 1U : 0U;
+        }
       }
+    }
+    for (std::uint32_t i = 1; i < segments.high(); ++i) {
+      n += TaggedWord{segments.record(i)->word.load()}.state() != Segments::kFree ? 1U : 0U;
+    }
+    for (const layout::Word& chunk : segments.directory().offsets) n += chunk.load() != 0 ? 1U : 0U;
+    for (const layout::Word& w : segments.directory().spare) n += w.load() != 0 ? 1U : 0U;
+    for (std::uint32_t i = 0; i < layout::kLogCount; ++i) {
+      n += segments.log(i).ghosts.load() != 0 ? 1U : 0U;
     }
     return n;
   }
@@ -70,8 +81,11 @@ class CacheKillTest : public test::LocalStoreTest {
       std::uint64_t n = 0;
       core->cache().each(s->index(), me(), [&](std::string_view k, const ValueBuffer& v) {
         EXPECT_TRUE(test::is_whole(v.bytes())) << when << " " << k;
-        const std::uint64_t key_bytes = layout::align_up(k.size(), 8);
-        bytes += Heap::cost(sizeof(layout::Entry) + key_bytes + v.bytes().size());
+        EntryHead h;
+        h.key_size = static_cast<std::uint16_t>(k.size());
+        h.value_size = v.bytes().size();
+        h.raw_value_size = s == &table ? kSingleSize : 0;
+        bytes += entry_cost(h);
         return ++n, true;
       });
       ASSERT_EQ(s->counts().entries, n) << when;
@@ -119,11 +133,12 @@ TEST_F(CacheKillTest, ReadersGoOnWhileWritersDie) {
 TEST_F(CacheKillTest, DeathAtEachPoint) {
   CELERIAC_TEST_NEEDS_CRASH_POINTS();
   for (const char* point :
-       {"cache.set.written", "cache.set.pending", "cache.set.linked", "cache.set.condemned",
-        "cache.set.unlocked", "cache.delete.pending", "cache.delete.unlinked",
-        "cache.delete.condemned", "cache.delete.unlocked", "cache.touch.stored",
-        "cache.incr.stored", "cache.grow.pending", "cache.grow.linked", "eviction.sweep.unlinked",
-        "namespaces.clear.done", "namespaces.open.named", "namespaces.open.written",
+       {"cache.set.written",       "cache.set.pending",      "cache.set.counted",
+        "cache.set.linked",        "cache.set.left",         "cache.set.unlocked",
+        "cache.delete.pending",    "cache.delete.unlinked",  "cache.delete.left",
+        "cache.delete.unlocked",   "cache.touch.stored",     "cache.incr.stored",
+        "cache.grow.pending",      "cache.grow.linked",      "eviction.push.freed",
+        "namespaces.clear.done",   "namespaces.open.named",  "namespaces.open.written",
         "namespaces.open.counted", "namespaces.open.vacated"}) {
     for (const unsigned nth : {1U, 3U}) {
       Child child = Child::run([&] {
@@ -141,7 +156,7 @@ TEST_F(CacheKillTest, DeathAtEachPoint) {
         std::int64_t sum = 0;
         for (int i = 0; i < 3; ++i) extra.increment("n", 1, &sum);
         extra.erase("n");
-        core->cache().eviction().make_room(4096, false, core->base().owners.current());
+        core->cache().eviction().make_room(4096, core->base().owners.current());
         for (int i = 0; i < 3; ++i) cache.clear();
         for (std::uint64_t i = 0; i < 5000; ++i) extra.set(key(i), test::checkable(i, 20));
         for (std::uint64_t i = 0; i < 5000; ++i) extra.erase(key(i));

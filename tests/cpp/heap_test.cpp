@@ -104,15 +104,101 @@ TEST_F(HeapTest, NeighboursMergeBothWays) {
   const std::uint64_t wall = allocate(1000);
   mine->heap.release(a, mine->me);
   mine->heap.release(c, mine->me);
-  EXPECT_EQ(look_at_heap(*mine->arena).free_blocks, 3U);
+  EXPECT_EQ(look_at_heap(*mine->arena).free_blocks, 4U) << "two, and the ends of nest and heap";
   mine->heap.release(b, mine->me);
-  EXPECT_EQ(look_at_heap(*mine->arena).free_blocks, 2U);
-  EXPECT_EQ(allocate(3000), a) << "the three are one again";
-  mine->heap.release(a, mine->me);
+  EXPECT_EQ(look_at_heap(*mine->arena).free_blocks, 3U) << "the three are one again";
   mine->heap.release(wall, mine->me);
   const HeapPicture p = look_at_heap(*mine->arena);
   EXPECT_EQ(p.free_blocks, 1U);
   EXPECT_EQ(p.neighbours_free, 0U);
+  expect_sound();
+}
+
+TEST_F(HeapTest, SmallBlocksLieInNestsAtTheLowEndAndTheCacheAtTheHighEnd) {
+  const std::uint64_t nest = mine->heap.piece(1);
+  EXPECT_EQ(nest, 8192U);
+  EXPECT_EQ(mine->heap.piece(nest / 4), Heap::cost(nest / 4));
+  const std::uint64_t cached = mine->heap.allocate(nest - 16, mine->me, Fit::kCache).value();
+  EXPECT_EQ(cached, mine->arena->size() - nest);
+  const std::uint64_t first = allocate(100);
+  EXPECT_EQ(first, layout::kBlocks);
+  std::vector<std::uint64_t> small;
+  while (look_at_heap(*mine->arena).nests == 1) small.push_back(allocate(100));
+  EXPECT_EQ(small.size(), nest / Heap::cost(100)) << "with one in the second nest";
+  EXPECT_EQ(small.back(), layout::kBlocks + nest);
+  const std::uint64_t large = allocate(nest);
+  EXPECT_EQ(large, layout::kBlocks + 2 * nest);
+  for (const std::uint64_t b : small) mine->heap.release(b, mine->me);
+  EXPECT_EQ(look_at_heap(*mine->arena).nests, 1U) << "the empty one is open again";
+  for (const std::uint64_t b : {large, first, cached}) mine->heap.release(b, mine->me);
+  EXPECT_EQ(look_at_heap(*mine->arena).free_blocks, 1U);
+  expect_sound();
+}
+
+// The cache has all but a little in the middle; what isn't the cache's has it leave the low end.
+TEST_F(HeapTest, TheWindowForOthersIsTheLowest) {
+  std::vector<std::uint64_t> cached;
+  for (;;) {
+    const Result<std::uint64_t> b = mine->heap.allocate(30'000, mine->me, Fit::kMoved);
+    if (!b) break;
+    cached.push_back(b.value());
+    mine->heap.make_live(b.value(), mine->me);
+  }
+  std::sort(cached.begin(), cached.end());
+  mine->heap.release(cached[cached.size() / 2], mine->me);
+  EXPECT_FALSE(mine->heap.allocate(29'500, mine->me, Fit::kProper).is_ok()) << "above the line";
+  const auto all = [](std::uint64_t) { return true; };
+  const auto low = mine->heap.window(50'000, Fit::kProper, all, mine->me);
+  EXPECT_TRUE(low == std::vector(cached.begin(), cached.begin() + 2) ||
+              low == std::vector(cached.begin(), cached.begin() + 1))
+      << "with a free rest below them";
+  for (const std::uint64_t b : low) mine->heap.release(b, mine->me);
+  EXPECT_LE(mine->heap.allocate(50'000, mine->me, Fit::kProper).value(), cached[0]);
+  EXPECT_TRUE(mine->heap.window(memory, Fit::kProper, all, mine->me).empty());
+  expect_sound();
+}
+
+TEST_F(HeapTest, NoPlaceButAHoleIsUsedAtTheEnd) {
+  const auto more = [&](std::uint64_t bytes, Fit fit) {
+    const Result<std::uint64_t> b = mine->heap.allocate(bytes, mine->me, fit);
+    return b ? b.value() : 0;
+  };
+  while (more(100'000, Fit::kProper) != 0) {
+  }
+  while (more(4000, Fit::kProper) != 0) {
+  }
+  EXPECT_EQ(more(100, Fit::kProper), 0U) << "no nest";
+  int n = 0;
+  while (more(100, Fit::kAnyHole) != 0) ++n;
+  EXPECT_GT(n, 0) << "but holes";
+  EXPECT_LT(mine->heap.largest_piece(mine->me), Heap::cost(100));
+  expect_sound();
+}
+
+TEST_F(HeapTest, ASweepOpensEmptyNests) {
+  const auto dead = attach();
+  const std::uint64_t theirs = dead->heap.allocate(100, dead->me).value();
+  EXPECT_EQ(look_at_heap(*mine->arena).nests, 1U);
+  dead->die();
+  ASSERT_EQ(mine->recovery->run(), 1);
+  mine->heap.sweep(mine->me);
+  EXPECT_EQ(state(theirs), kBlockFree);
+  EXPECT_EQ(look_at_heap(*mine->arena).nests, 0U);
+  EXPECT_EQ(look_at_heap(*mine->arena).free_blocks, 1U);
+  expect_sound();
+}
+
+TEST_F(HeapTest, SidesThatMakeNoSenseDoNoHarm) {
+  std::vector<std::uint64_t> all;
+  for (int i = 0; i < 200; ++i) all.push_back(allocate(100 + (i % 7) * 500));
+  std::mt19937_64 random(9);
+  for (const std::uint64_t b : all) {
+    layout::Word& sizes = mine->arena->at<layout::BlockHeader>(b)->sizes;
+    sizes.store((sizes.load() & ~(3ULL << 30U)) | (random() % 4) << 30U);
+  }
+  for (std::size_t i = 0; i < all.size(); i += 2) mine->heap.release(all[i], mine->me);
+  mine->heap.sweep(mine->me);
+  for (int i = 0; i < 200; ++i) allocate(200);
   expect_sound();
 }
 
@@ -230,7 +316,7 @@ TEST_F(HeapTest, SweepRebuildsDamagedFreeLists) {
   for (int i = 0; i < 50; ++i) all.push_back(allocate(100));
   for (std::size_t i = 0; i < all.size(); i += 2) mine->heap.release(all[i], mine->me);
   auto& control = *mine->arena->fixed<layout::HeapControl>(layout::kHeap);
-  for (auto& row : control.heads) {
+  for (auto& row : control.lists[0].heads) {
     for (layout::Word& head : row) head.store(0xDEADBEEF);
   }
   mine->heap.sweep(mine->me);
@@ -244,7 +330,7 @@ TEST_F(HeapTest, DamagedFreeListIsCutAndSweptByTheNextAllocation) {
   allocate(16);
   mine->heap.release(a, mine->me);
   auto& control = *mine->arena->fixed<layout::HeapControl>(layout::kHeap);
-  for (auto& row : control.heads) {
+  for (auto& row : control.lists[0].heads) {
     for (layout::Word& head : row) {
       if (head.load() != 0) head.store(7);
     }

@@ -18,7 +18,7 @@ namespace {
 
 using layout::HeaderFixed;
 
-constexpr std::uint64_t kFingerprint = 0x2CBED80E193D8714ULL;
+constexpr std::uint64_t kFingerprint = 0x1FB8BE26F74C1CB1ULL;
 
 TEST(Layout, FingerprintIsTheOneWrittenDown) {
   EXPECT_EQ(layout::fingerprint(), kFingerprint) << std::hex << layout::fingerprint();
@@ -27,12 +27,16 @@ TEST(Layout, FingerprintIsTheOneWrittenDown) {
 TEST(Layout, SizesOfStructs) {
   EXPECT_EQ(sizeof(HeaderFixed), 104U);
   EXPECT_EQ(sizeof(layout::OwnerRecord), 128U);
-  EXPECT_EQ(sizeof(layout::NamespaceRecord), 256U);
+  EXPECT_EQ(sizeof(layout::NamespaceRecord), 272U);
   EXPECT_EQ(sizeof(layout::CellRecord), 16U);
   EXPECT_EQ(sizeof(layout::CounterStripe), 64U);
+  EXPECT_EQ(sizeof(layout::PrefixTable), 4480U);
   EXPECT_EQ(sizeof(layout::Shard), 64U);
   EXPECT_EQ(sizeof(layout::Bucket), 64U);
-  EXPECT_EQ(sizeof(layout::Entry), 32U);
+  EXPECT_EQ(sizeof(layout::BlockHead), 16U);
+  EXPECT_EQ(sizeof(layout::SegmentRecord), 64U);
+  EXPECT_EQ(sizeof(layout::SegmentQueue), 48U);
+  EXPECT_EQ(sizeof(layout::LogRecord), 144U);
   EXPECT_EQ(sizeof(layout::Signal), 64U);
   EXPECT_EQ(sizeof(layout::BlockHeader), 16U);
   EXPECT_EQ(sizeof(layout::Slot), 64U);
@@ -49,18 +53,22 @@ TEST(Layout, PlacesInsideStructs) {
   EXPECT_EQ(offsetof(layout::Header, size), 112U);
   EXPECT_EQ(offsetof(layout::OwnerRecord, info), 16U);
   EXPECT_EQ(offsetof(layout::OwnerRecord, command), 40U);
+  EXPECT_EQ(offsetof(layout::NamespaceRecord, name), 32U);
+  EXPECT_EQ(offsetof(layout::PrefixTable, records), 640U);
   EXPECT_EQ(offsetof(layout::Shard, table), 24U);
-  EXPECT_EQ(offsetof(layout::Entry, value_size), 16U);
+  EXPECT_EQ(offsetof(layout::SegmentRecord, place), 60U);
+  EXPECT_EQ(offsetof(layout::LogRecord, ghosts), 104U);
   EXPECT_EQ(offsetof(layout::Slot, body), 40U);
 }
 
 TEST(Layout, RegionsFollowOneAnotherOnPages) {
-  const std::uint64_t places[] = {layout::kOwners,   layout::kNamespaces, layout::kCells,
-                                  layout::kCounters, layout::kShards,     layout::kSignals,
-                                  layout::kQueues,   layout::kSlots,      layout::kTimers,
-                                  layout::kHeap,     layout::kBlocks};
-  const std::uint64_t golden[] = {4096,   135168, 167936, 299008, 364544, 368640,
-                                  372736, 385024, 397312, 401408, 409600};
+  const std::uint64_t places[] = {
+      layout::kOwners,        layout::kNamespaces,  layout::kCells,          layout::kCounters,
+      layout::kOtherCounters, layout::kPrefixTable, layout::kPrefixCounters, layout::kShards,
+      layout::kLogs,          layout::kSegments,    layout::kSignals,        layout::kQueues,
+      layout::kSlots,         layout::kTimers,      layout::kHeap,           layout::kBlocks};
+  const std::uint64_t golden[] = {4096,   135168, 172032, 303104, 368640, 385024, 393216, 434176,
+                                  438272, 458752, 495616, 499712, 512000, 524288, 528384, 540672};
   for (std::size_t i = 0; i < std::size(places); ++i) {
     EXPECT_EQ(places[i], golden[i]) << i;
     EXPECT_EQ(places[i] % 4096, 0U) << i;
@@ -92,7 +100,7 @@ TEST(Header, OtherMajorIsNamedEvenIfItsChecksumIsComputedOtherwise) {
   const Status s = check_with([](HeaderFixed& h) { h.major = 7; }, false);
   EXPECT_EQ(s.code(), Code::kVersionMismatch);
   EXPECT_NE(s.message().find("layout 7."), std::string::npos) << s.message();
-  EXPECT_NE(s.message().find("this process has 2."), std::string::npos) << s.message();
+  EXPECT_NE(s.message().find("this process has 3."), std::string::npos) << s.message();
 }
 
 TEST(Header, OtherMinorIsWelcome) {

@@ -83,7 +83,7 @@ TEST_F(NamespacesTest, AnIdThatLostItsPlaceReachesNothing) {
   EXPECT_EQ(late.walk(), 0U);
   EXPECT_EQ(late.counts().entries, 0U);
   EXPECT_EQ(core->cache().eviction().cull(late.index(), 10, me()), 0U);
-  late.clear();
+  EXPECT_FALSE(late.clear());
   ASSERT_TRUE(core->cache().get(heir_id, "k", v, false, me()));
   EXPECT_EQ(v.bytes(), "heir's");
 }
@@ -94,6 +94,80 @@ TEST_F(NamespacesTest, StatisticsBeginAnewWithTheName) {
   EXPECT_EQ(first.counts().misses, 5U);
   drive_out(first.index());
   EXPECT_EQ(core->cache().counts(must(open("first"))).misses, 0U);
+}
+
+TEST_F(NamespacesTest, ALimitIsTheNamesNotThePlaces) {
+  Space first(*core, "first");
+  ASSERT_TRUE(first.limit(10));
+  for (int i = 0; i < 100; ++i) first.set("k" + std::to_string(i), "v");
+  EXPECT_LE(first.counts().entries, 10U);
+  first.clear();
+  drive_out(first.index());
+  EXPECT_FALSE(first.limit(5));
+  std::uint32_t heir = 0;
+  for (const NamespaceName& n : must(spaces().list(me()))) {
+    if (n.index == space_index(first.index())) heir = must(open(n.name));
+  }
+  EXPECT_EQ(spaces().max_entries(heir), 0U);
+  const auto set = [&](int i) {
+    must(core->cache().store(heir, "h" + std::to_string(i), {Codec::kBytes, "v"}, kNever,
+                             StoreMode::kSet, 0, me()));
+  };
+  for (int i = 0; i < 100; ++i) set(i);
+  EXPECT_EQ(core->cache().counts(heir).entries, 100U);
+  EXPECT_TRUE(must(core->cache().limit(heir, 20, me())));
+  EXPECT_EQ(core->cache().counts(heir).entries, 20U);
+  for (int i = 100; i < 200; ++i) set(i);
+  EXPECT_LE(core->cache().counts(heir).entries, 40U) << "its log, and what it had before";
+}
+
+TEST_F(NamespacesTest, AnOverflowHasNoLimit) {
+  for (std::uint32_t i = 0; i < Namespaces::kMostWithOverflow; ++i) {
+    const std::uint32_t id = must(open("p" + std::to_string(i), "celeriac.over"));
+    must(core->cache().store(id, "k", {Codec::kBytes, "v"}, kNever, StoreMode::kSet, 0, me()));
+  }
+  const std::uint32_t over = must(open("guest", "celeriac.over"));
+  ASSERT_TRUE(spaces().is_overflow(over));
+  EXPECT_FALSE(must(core->cache().limit(over, 1, me())));
+  EXPECT_EQ(spaces().max_entries(over), 0U);
+}
+
+// An index word has 16 bits of the generation. What was set once is never there again.
+TEST_F(NamespacesTest, GenerationsComeRoundWithoutWhatWasThere) {
+  Space cache(*core, "cache");
+  Space table(*core, "table", true);
+  for (int i = 0; i < 3 << 16; ++i) {
+    if (i % 9973 == 0) {
+      cache.set("k" + std::to_string(i), "v");
+      table.set("k" + std::to_string(i), "v");
+    }
+    ASSERT_TRUE(cache.clear());
+    ASSERT_TRUE(table.clear());
+    ASSERT_EQ(cache.counts().entries, 0U);
+    for (int old = i % 9973 == 0 ? 0 : i / 9973; old <= i / 9973; ++old) {
+      ASSERT_FALSE(cache.has("k" + std::to_string(old * 9973))) << i;
+      ASSERT_FALSE(table.has("k" + std::to_string(old * 9973))) << i;
+    }
+  }
+}
+
+// ... whether by clear() or since the place goes from name to name.
+TEST_F(NamespacesTest, NoGenerationTooManyWithoutASweep) {
+  Space cache(*core, "cache");
+  Space kept(*core, "kept");
+  kept.set("k", "v");
+  int cleared = 0;
+  while (spaces().clear(cache.index())) ++cleared;
+  EXPECT_EQ(cleared, (1 << 15) - 1) << "it began with 1";
+  EXPECT_TRUE(spaces().good(cache.index()));
+  EXPECT_TRUE(spaces().sweep_due(cache.index()));
+  EXPECT_TRUE(spaces().sweep_due());
+  for (int i = 0; i < 500; ++i) must(open("n" + std::to_string(i)));
+  EXPECT_TRUE(spaces().good(cache.index())) << "it is empty, but waits for a sweep";
+  EXPECT_TRUE(core->cache().eviction().drop_absent(me()));
+  EXPECT_FALSE(spaces().sweep_due());
+  drive_out(cache.index());
+  EXPECT_EQ(kept.get("k"), "v");
 }
 
 TEST_F(NamespacesTest, WithoutPlaceIsWithoutEntries) {

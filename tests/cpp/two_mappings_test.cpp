@@ -74,7 +74,7 @@ class TwoMappingsConcurrency : public test::LocalStoreTest {
     while (sending) {
       by.recovery().run();
       by.base().heap.sweep(test::must(by.enter()));
-      by.cache().eviction().make_room(4096, false, test::must(by.enter()));
+      by.cache().eviction().make_room(4096, test::must(by.enter()));
       static_cast<void>(by.base().owners.list().size());
       static_cast<void>(by.queues().directory().names().size());
       std::this_thread::yield();

@@ -38,11 +38,21 @@ def test_a_location_that_is_no_url_is_refused(location: Any) -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("MAX_ENTRIES", "many"), ("CULL_FREQUENCY", "often"), ("IGNORE_EXCEPTIONS", "yes")],
+    [
+        *[("MAX_ENTRIES", wrong) for wrong in ("many", -5, "-5", 3.9, True)],
+        *[("CULL_FREQUENCY", wrong) for wrong in ("often", -1, 0.5, False)],
+        ("IGNORE_EXCEPTIONS", "yes"),
+    ],
 )
 def test_an_option_of_the_wrong_kind_is_named(backend: Make, name: str, value: str) -> None:
     with pytest.raises(celeriac.ConfigurationError, match=f"{name}.*{value}"):
         backend(OPTIONS={name: value})
+
+
+@pytest.mark.parametrize("options", [None, "x", [("memory", "16M")]])
+def test_options_that_are_no_dictionary(backend: Make, options: Any) -> None:
+    with pytest.raises(celeriac.ConfigurationError, match=r"OPTIONS.* dictionary"):
+        backend(OPTIONS=options)
 
 
 @pytest.mark.parametrize("option", ["memory", "create", "mode"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
 import subprocess
 import sys
 import threading
@@ -345,73 +344,6 @@ def test_aget_or_set_coalesces(backend: Make) -> None:
     assert len(calls) == 1
 
 
-# ---- locks
-
-
-def test_lock(backend: Make) -> None:
-    cache = backend()
-    with cache.lock("l") as lock:
-        assert lock.locked()
-        assert lock.owned()
-        assert cache.has_key("l")
-        other = cache.lock("l", blocking_timeout=0.02)
-        assert not other.owned()
-        assert other.acquire() is False
-        assert other.acquire(blocking=False) is False
-        with pytest.raises(celeriac.LockTimeout), other:
-            pass
-        with pytest.raises(celeriac.NotOwner):
-            other.release()
-    assert not lock.locked()
-    assert not cache.has_key("l")
-    with pytest.raises(celeriac.NotOwner):
-        lock.release()
-
-
-def test_lock_timeout_and_extend(backend: Make) -> None:
-    cache = backend()
-    lock = cache.lock("l", timeout=60)
-    assert lock.acquire()
-    assert lock.extend(60)
-    assert 60 < (lock._held_for() or 0) <= 120
-    lock.timeout = 0.1
-    assert lock.reacquire()
-    began = time.monotonic()
-    assert cache.lock("l").acquire()  # free again when the timeout has passed
-    assert time.monotonic() - began < 30
-    with pytest.raises(celeriac.NotOwner):
-        lock.release()
-    with pytest.raises(celeriac.NotOwner):
-        lock.extend(5)
-
-
-def test_who_waits_for_a_lock_is_woken(backend: Make) -> None:
-    cache = backend()
-    lock = cache.lock("l", thread_local=False)
-    lock.acquire()
-    threading.Timer(0.1, lock.release).start()
-    assert cache.lock("l").acquire(blocking_timeout=60)
-
-
-def _die_with_the_lock(location: str, ready: Any) -> None:
-    CeleriacCache(location, {}).lock("l").acquire()
-    ready.set()
-    time.sleep(60)
-
-
-def test_the_lock_of_the_dead_is_free(backend: Make, location: str) -> None:
-    context = multiprocessing.get_context("fork")
-    ready = context.Event()
-    process = context.Process(target=_die_with_the_lock, args=(location, ready))
-    process.start()
-    assert ready.wait(30)
-    lock = backend().lock("l")
-    assert lock.acquire(blocking=False) is False
-    threading.Timer(0.1, process.kill).start()
-    assert lock.acquire(blocking_timeout=60)
-    process.join()
-
-
 # ---- settings of django-redis
 
 
@@ -489,3 +421,30 @@ def test_decorators_use_djangos_default_cache(location: str) -> None:
 def test_another_default_cache_of_django_is_none_of_ours(location: str) -> None:
     said = run_decorated(location, "django.core.cache.backends.locmem.LocMemCache")
     assert "ConfigurationError: no default cache" in said
+
+
+# ---- deletions during a computation
+
+
+@pytest.mark.parametrize("how", ["delete", "adelete", "delete_many", "clear", "clear_prefix"])
+@pytest.mark.parametrize("params", [{}, {"KEY_PREFIX": "p"}, {"KEY_FUNCTION": make_key}])
+def test_what_is_deleted_meanwhile_does_not_come_back(
+    backend: Make, how: str, params: dict[str, Any]
+) -> None:
+    if how == "clear_prefix" and "KEY_FUNCTION" in params:
+        return  # it goes through the keys that are there
+    cache, other = backend(**params), backend(**params)
+
+    def compute() -> str:
+        if how == "adelete":
+            asyncio.run(other.adelete("key"))
+        elif how == "delete_many":
+            other.delete_many(["key"])
+        else:
+            getattr(other, how)(*(["key"] if how == "delete" else []))
+        return "old"
+
+    assert cache.get_or_set("key", compute) == "old"
+    assert cache.get("key") is None
+    assert cache.get_or_set("key", lambda: "new") == "new"
+    assert cache.get("key") == "new"

@@ -71,6 +71,14 @@ def test_a_value_that_can_not_be_written_is_the_callers_mistake(
     assert cache.ignored_exceptions == 0
 
 
+def test_set_many_with_max_entries_stores_all_or_none(backend: Make) -> None:
+    for options in ({"MAX_ENTRIES": 10}, {"MAX_ENTRIES": 10, "serializer": "json"}):
+        cache = backend(OPTIONS=options)
+        with pytest.raises(celeriac.SerializationError):
+            cache.set_many({"a": 1, "bad": sys._getframe()})
+        assert "a" not in cache
+
+
 @pytest.fixture
 def unreadable(backend: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """An entry whose class is gone, as after a deployment."""
@@ -86,6 +94,8 @@ def test_an_entry_that_can_not_be_read_is_a_miss_if_errors_are_ignored(backend: 
     cache = backend(OPTIONS={"IGNORE_EXCEPTIONS": True})
     assert cache.get("key", "default") == "default"
     assert cache.get_many(["key"]) == {}
+    cache.set("readable", 1)
+    assert cache.get_many(["key", "readable", "none"]) == {"readable": 1}
     assert cache.get_or_set("key", lambda: "computed") == "computed"
     assert asyncio.run(cache.aget("key")) is None
     assert asyncio.run(cache.aget_or_set("key", lambda: "computed")) == "computed"

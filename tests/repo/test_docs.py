@@ -5,6 +5,7 @@ And the project speaks of itself alone: no path of somebody's machine, no packag
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -90,6 +91,18 @@ def test_project_speaks_of_itself_alone(root: Path, project_files: list[Path]) -
 @pytest.mark.parametrize("marker", COMMANDS)
 def test_readme_shows_the_command_that_the_gate_runs(root: Path, marker: str) -> None:
     assert command_after((root / "README.md").read_text(), marker) == COMMANDS[marker]
+
+
+def test_settings_list_every_option(root: Path) -> None:
+    from celeriac import url
+    from celeriac.celery import options as celery_options
+    from celeriac.django import options as django_options
+
+    known = {field.name for field in dataclasses.fields(url.Options)}
+    known.update(django_options.DJANGO_OPTIONS, django_options.CACHE_OPTIONS)
+    known.update(celery_options.BROKER_OPTIONS, celery_options.RESULT_OPTIONS)
+    rows = re.findall(r"^\| (`.*?`) \|", (root / "docs/settings.md").read_text(), re.MULTILINE)
+    assert known <= {name for row in rows for name in re.findall(r"`(.*?)`", row)}
 
 
 @pytest.mark.parametrize(

@@ -117,7 +117,7 @@ def py_layer(module: tuple[str, ...]) -> int:
     """The layer of ("celeriac", "store", ...)."""
     if len(module) == 1:
         return PY_ROOT
-    if module[1] == "cli":
+    if module[1] in ("cli", "__main__"):
         return PY_CLI
     if module[1] in INTEGRATIONS:
         return PY_INTEGRATION

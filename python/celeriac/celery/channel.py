@@ -21,6 +21,7 @@ from kombu.transport.base import to_rabbitmq_queue_arguments
 from kombu.utils.uuid import uuid
 
 from celeriac.celery import messages
+from celeriac.celery.errors import operational
 from celeriac.celery.messages import encode_frame, seconds_to_eta, time_to_live
 from celeriac.celery.qos import QoS
 from celeriac.celery.routing import not_found
@@ -102,6 +103,7 @@ class Channel(virtual.Channel):
 
     # --- exchanges and bindings -----------------------------------------------------------
 
+    @operational
     def exchange_declare(
         self,
         exchange: str | None = None,
@@ -130,6 +132,7 @@ class Channel(virtual.Channel):
         if known is not None and not (if_unused and known.bindings):
             self.broker.routes.delete(exchange)
 
+    @operational
     def queue_bind(
         self,
         queue: str,
@@ -190,6 +193,7 @@ class Channel(virtual.Channel):
         """Turn kombu's queue options into AMQP's ``x-`` arguments."""
         return to_rabbitmq_queue_arguments(arguments, **kwargs)
 
+    @operational
     def queue_declare(
         self,
         queue: str | None = None,
@@ -252,6 +256,7 @@ class Channel(virtual.Channel):
 
     # --- publishing -----------------------------------------------------------------------
 
+    @operational
     def basic_publish(
         self, message: dict[str, Any], exchange: str = "", routing_key: str = "", **kwargs: Any
     ) -> None:
@@ -262,7 +267,10 @@ class Channel(virtual.Channel):
         Raises:
             ChannelError: there is no such exchange.
             QueueFull: a bounded queue is full and does not drop its oldest message.
-            NotEnoughMemory: the store is full.
+            QueueFull, NotEnoughMemory: the store is full.
+            LockTimeout: a process was stopped in the middle of a write.
+
+        The last three are kombu's OperationalError too; see celeriac.celery.errors.
         """
         properties = message["properties"]
         frame = encode_frame(message, exchange, routing_key)

@@ -32,6 +32,7 @@ from kombu.utils.compat import detect_environment
 from kombu.utils.encoding import bytes_to_str
 
 from celeriac.celery.broker import open_broker
+from celeriac.celery.options import RESULT_OPTIONS, checked
 from celeriac.celery.transport import hide_password
 from celeriac.errors import CeleriacError, ConfigurationError, ServerUnavailable, StoreNotFound
 
@@ -60,8 +61,6 @@ class ResultBackend(KeyValueStoreBackend):
 
     def __init__(self, app: Any, url: str | None = None, **kwargs: Any) -> None:
         super().__init__(app=app, url=url, **kwargs)
-        options = self.app.conf.get("result_backend_transport_options") or {}
-        self._connect_options = dict(options.get("connect_options") or {})
         self._broker: Broker | None = None
         self._table: Table | None = None
         failure_expires = self.app.conf.get("result_failure_expires")
@@ -82,7 +81,8 @@ class ResultBackend(KeyValueStoreBackend):
                 raise ConfigurationError(
                     f"result_backend {self.url!r} names no store; write celeriac+shm://NAME"
                 )
-            self._broker = open_broker(url, self._connect_options)
+            options = self.app.conf.get("result_backend_transport_options")
+            self._broker = open_broker(url, checked(options, RESULT_OPTIONS))
             self._table = self._broker.store.table("celeriac.celery.results")
         return self._table
 

@@ -15,6 +15,8 @@ Options of ``broker_transport_options``:
 ``connect_options``
     Options of :func:`celeriac.connect`, in addition to those of the URL. For a failover list they
     belong here: kombu parses the URLs that it switches to itself and trips over a query.
+
+Names of other transports' options are ignored; a misspelt name of these is an error.
 """
 
 from __future__ import annotations
@@ -35,6 +37,8 @@ import celeriac
 from celeriac.celery import worker
 from celeriac.celery.broker import Broker, open_broker
 from celeriac.celery.channel import Channel, Subscription
+from celeriac.celery.errors import operational
+from celeriac.celery.options import BROKER_OPTIONS, checked
 from celeriac.celery.poller import Poller
 from celeriac.celery.register import ALIASES
 from celeriac.celery.routing import EXCHANGE_TYPES
@@ -132,6 +136,7 @@ class Transport(virtual.Transport):
             raise TransportConnectionError("the connection is closed")
         return self._broker
 
+    @operational
     def establish_connection(self) -> Any:
         """Open the store.
 
@@ -139,8 +144,8 @@ class Transport(virtual.Transport):
             ConfigurationError: the URL or an option is wrong, or there is no such engine.
             CeleriacError: see :func:`celeriac.connect`.
         """
-        options = self.client.transport_options.get("connect_options") or {}
-        self._broker = open_broker(store_url(self.client), dict(options))
+        options = checked(self.client.transport_options, BROKER_OPTIONS)
+        self._broker = open_broker(store_url(self.client), options)
         self._pid = os.getpid()
         return super().establish_connection()
 

@@ -10,6 +10,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 from celeriac import __version__
 from celeriac.errors import CeleriacError, ConfigurationError
@@ -40,6 +41,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return FINDING
     except KeyboardInterrupt:
         return 130
+    except OSError as error:  # a full disk behind stdout; a file that can't be written
+        with suppress(OSError):
+            sys.stdout.close()  # what it still holds can't be written either
+        return _complain(error, FINDING)
     return code
 
 
@@ -54,6 +59,6 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _complain(error: CeleriacError, code: int) -> int:
+def _complain(error: Exception, code: int) -> int:
     print(f"celeriac: {error}", file=sys.stderr)
     return code

@@ -6,8 +6,10 @@ import argparse
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import celeriac
+from celeriac.errors import LockTimeout
 
+from . import processes
+from .look import look
 from .stats import print_stats
 from .tables import print_table
 
@@ -19,7 +21,8 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         help="run a store's recovery and show what it found",
         description="Runs the store's recovery routine, which any process may at any time, and "
         "shows the processes and the arena. Exit code 1 when a dead process had left something "
-        "behind, which has been cleaned up then, or when corrupt data was dropped.",
+        "behind, which has been cleaned up then, when corrupt data was dropped, when a process is "
+        "stopped, or when more processes are attached than the kernel lets wait for deaths.",
     )
     parser.add_argument("url", metavar="URL", help="the store, for example shm://app")
     parser.set_defaults(run=run)
@@ -27,35 +30,59 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 def run(options: argparse.Namespace) -> int:
     """Recover, then print what there is and what was found."""
-    with celeriac.connect(options.url, create=False) as store:
+    with look(options.url) as store:
         owners = store.owners()
-        repaired = store.recover()
-        stats = store.stats()
+        for owner in owners:
+            owner["state"] = processes.state_of(owner, store.path)
+        repaired, stats, halted = 0, None, ""
+        try:
+            repaired = store.recover()
+            stats = store.stats()
+        except LockTimeout as error:  # somebody is stopped, and holds what it was about to release
+            halted = str(error)
     print_table(
         ["process", "pid", "slot", "epoch", "state"],
         [
-            [
-                owner["command"],
-                *(str(owner[name]) for name in ("pid", "slot", "epoch")),
-                "alive" if owner["alive"] else "dead",
-            ]
+            [owner["command"], *(str(owner[name]) for name in ("pid", "slot", "epoch", "state"))]
             for owner in owners
         ],
     )
     print()
-    print_stats(stats)
-    print()
-    findings = find(owners, repaired, stats)
+    if stats is not None:
+        print_stats(stats)
+        print()
+    findings = find(owners, repaired, stats or {"corrupt": 0}, processes.most_watches())
+    findings += [halted] if halted else []
     print("\n".join(findings) if findings else "nothing to repair")
     return 1 if findings else 0
 
 
-def find(owners: Sequence[Mapping[str, Any]], repaired: int, stats: Mapping[str, Any]) -> list[str]:
+def find(
+    owners: Sequence[Mapping[str, Any]],
+    repaired: int,
+    stats: Mapping[str, Any],
+    most_watches: int | None = None,
+) -> list[str]:
     """What an operator should know of; `owners` are those from before the recovery."""
     findings = []
-    dead = max(repaired, sum(not owner["alive"] for owner in owners))
+    dead = max(repaired, sum(owner["state"] == "dead" for owner in owners))
     if dead:
-        findings.append(f"found {dead} dead: what they held has been given back")
+        found = "1 dead process: what it" if dead == 1 else f"{dead} dead processes: what they"
+        findings.append(f"found {found} held has been given back")
+    findings += [
+        f"process {owner['pid']} ({owner['command']}) is stopped: what it holds stays held, and "
+        f"others may wait for it; kill -CONT {owner['pid']} lets it go on"
+        for owner in owners
+        if owner["state"] == "stopped"
+    ]
     if stats["corrupt"]:
-        findings.append(f"{stats['corrupt']} corrupt parts were found and dropped")
+        found = "part was" if stats["corrupt"] == 1 else "parts were"
+        findings.append(f"{stats['corrupt']} corrupt {found} found and dropped")
+    living = sum(owner["state"] != "dead" for owner in owners)
+    if most_watches is not None and living > most_watches:
+        findings.append(
+            f"{living} processes are attached, and fs.inotify.max_user_instances={most_watches} "
+            "bounds those of a user that wait without polling; raise it: "
+            "sysctl fs.inotify.max_user_instances=1024"
+        )
     return findings

@@ -7,8 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-import celeriac
-
+from .look import look
 from .tables import print_table
 
 MIB = 1024 * 1024
@@ -19,7 +18,8 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser = commands.add_parser(
         "stats",
         help="show what is in a store",
-        description="Shows a store's memory, its owners and its queues. Never creates a store.",
+        description="Shows a store's memory, its owners, its caches, the prefixes of their keys, "
+        "its tables and its queues. Changes nothing, and never creates a store.",
     )
     parser.add_argument("url", metavar="URL", help="the store, for example shm://app")
     parser.add_argument("--json", action="store_true", help="as JSON, for programs")
@@ -28,7 +28,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 def run(options: argparse.Namespace) -> int:
     """Print the statistics."""
-    with celeriac.connect(options.url, create=False) as store:
+    with look(options.url) as store:
         stats = store.stats()
     if options.json:
         print(json.dumps(stats, indent=2))
@@ -41,6 +41,12 @@ def print_stats(stats: Mapping[str, Any]) -> None:
     """Print a table of the plain numbers, and one for each part that is a table itself."""
     parts = {name: part for name, part in stats.items() if isinstance(part, Mapping)}
     plain = [name for name in stats if name not in parts]
+    if "prefixes" in parts:
+        parts["prefixes"] = {
+            f"{cache} {prefix!r}": row
+            for cache, rows in parts["prefixes"].items()
+            for prefix, row in rows.items()
+        }
     print_table(["", "value"], [[name, show(name, stats[name])] for name in plain])
     for name, part in parts.items():
         print()

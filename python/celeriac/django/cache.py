@@ -94,7 +94,7 @@ class CeleriacCache(_Calls):
         return failed
 
     def has_key(self, *arguments: Any, **named: Any) -> bool:
-        """Whether the key is there and hasn't expired."""
+        """Whether the key is there, with a value or as that of a `lock` that somebody holds."""
         there: bool = super().has_key(*arguments, **named)
         return there
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import Any
 
 from django.core.cache.backends.base import DEFAULT_TIMEOUT, default_key_func
@@ -17,7 +18,7 @@ from celeriac.fill import Fill, get_or_set
 from celeriac.patterns import compiled, escape
 
 from . import redis_compat
-from .locks import Lock
+from .locks import Lock, is_locked
 from .sync import SyncCache
 
 
@@ -183,6 +184,16 @@ class MoreCache(SyncCache):
 
     # ---- locks
 
+    def has_key(self, *arguments: Any, **named: Any) -> bool:
+        """Whether the key is there, with a value or as that of a lock."""
+        return super().has_key(*arguments, **named) or self._is_locked(*arguments, **named)
+
+    def _is_locked(self, key: str, version: Any = None) -> bool:
+        with suppress(CeleriacError):  # has_key() has just spoken of what is wrong with the store
+            store = self._opened
+            return store is not None and is_locked(store, self.make_key(key, version))
+        return False
+
     def lock(
         self,
         key: str,
@@ -201,7 +212,6 @@ class MoreCache(SyncCache):
         full = self.make_and_validate_key(key, version)
         return Lock(
             self.store,
-            self._at(version),
             full,
             timeout=timeout,
             blocking=blocking,

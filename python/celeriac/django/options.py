@@ -50,7 +50,11 @@ def parse(location: str, params: Mapping[str, Any]) -> Options:
             f"LOCATION of a celeriac cache must be the URL of a store, such as 'shm://app', "
             f"not {location!r}"
         )
-    options = dict(params.get("OPTIONS") or {})
+    options = params.get("OPTIONS", {})
+    if not isinstance(options, Mapping):
+        raise ConfigurationError(
+            f"OPTIONS of the cache at {location!r} must be a dictionary, not {options!r}"
+        )
     known = DJANGO_OPTIONS + CACHE_OPTIONS + CONNECT_OPTIONS
     for name in options:
         if name not in known:
@@ -87,10 +91,10 @@ def parse(location: str, params: Mapping[str, Any]) -> Options:
 def _whole_number(name: str, value: Any, absent: Any) -> Any:
     if value is None:
         return absent
-    try:
+    digits = isinstance(value, str) and value.isascii() and value.isdigit()
+    if digits or (isinstance(value, int) and not isinstance(value, bool) and value >= 0):
         return int(value)
-    except (TypeError, ValueError):
-        raise ConfigurationError(f"{name} must be a whole number, not {value!r}") from None
+    raise ConfigurationError(f"{name} must be a whole number from 0 upward, not {value!r}")
 
 
 def _yes_or_no(name: str, value: Any) -> bool:

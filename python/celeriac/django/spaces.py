@@ -43,11 +43,19 @@ def name_of(place: Place) -> str:
 def open_space(store: celeriac.Store, place: Place, settings: dict[str, Any]) -> celeriac.Cache:
     """The cache for a place. Raises what `Store.cache` raises."""
     name = name_of(place)
-    return store.cache(name, overflow=None if name == OTHERS else OTHERS, **settings)
+    if name == OTHERS or place is None:
+        return store.cache(name, **settings)
+    lead = f"{place[0]}:{place[1]}:"
+    return store.cache(name, overflow=OTHERS, lead=lead, **settings)
 
 
 def clear_all(store: celeriac.Store) -> None:
     """Remove the entries of all places."""
+
+    def ours(name: str) -> bool:
+        return name in (NAMESPACE, OTHERS) or name.startswith(f"{NAMESPACE}:")
+
+    open_space(store, None, {})._spoil_flights(ours)  # also of those that are kept in OTHERS
     for name in store.caches():
-        if name in (NAMESPACE, OTHERS) or name.startswith(f"{NAMESPACE}:"):
+        if ours(name):
             store.cache(name, overflow=None if name == OTHERS else OTHERS)._clear_alone()

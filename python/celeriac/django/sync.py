@@ -32,7 +32,7 @@ from celeriac.errors import (
     ValueTooLarge,
 )
 
-from . import keys, location, options, spaces
+from . import keys, location, locks, options, spaces
 
 _MISSING = object()
 _MOST_SPACES = 256  # handles kept, by prefix and version
@@ -47,8 +47,8 @@ class SyncCache(BaseCache):
     default_timeout: float | None
 
     def __init__(self, url: str, params: Mapping[str, Any]) -> None:
-        super().__init__(params)
         parsed = options.parse(url, params)
+        super().__init__(params)
         self._max_entries: int | None = parsed.max_entries
         self._cull_frequency: int = parsed.cull_frequency
         self._ignore_exceptions = parsed.ignore_exceptions
@@ -168,7 +168,12 @@ class SyncCache(BaseCache):
             or any(getattr(getattr(self, name), "__func__", 0) is not own for name, own in _OWN)
         ):
             return False
-        return entries._core, *head, self.default_timeout, DEFAULT_TIMEOUT
+        assert self._opened is not None  # the caches are of it
+        try:
+            beside = self._opened.table(locks.TABLE)._core, *entries.native_flights()
+        except CeleriacError:
+            return None  # closed meanwhile
+        return entries._core, *head, self.default_timeout, DEFAULT_TIMEOUT, beside
 
     def _open_packed(self, full: str, entry: Any, default: Any) -> Any:
         """For `_core.DjangoCalls`: the value of an entry that has more in it than a value."""
@@ -339,9 +344,24 @@ class SyncCache(BaseCache):
         try:
             found = self._at(version).get_many(list(full))
         except CeleriacError as error:
-            self._tolerate(error)
-            return {}
+            if not isinstance(error, SerializationError) or not self._ignore_exceptions:
+                self._tolerate(error)
+                return {}
+            found = self._those_to_read(list(full), version)
         return {full[key]: value for key, value in found.items()}
+
+    def _those_to_read(self, keys: list[str], version: Any) -> dict[str, Any]:
+        """The values of the full keys, one by one: those that can't be read are missing."""
+        found = {}
+        for key in keys:
+            try:
+                value = self._at(version).get(key, _MISSING)
+            except CeleriacError as error:
+                self._tolerate(error)
+            else:
+                if value is not _MISSING:
+                    found[key] = value
+        return found
 
     def set_many(
         self,
@@ -364,6 +384,7 @@ class SyncCache(BaseCache):
             if self._max_entries is None:
                 failed = entries.set_many({key: data[full[key]] for key in full}, ttl, tags=tags)
             else:
+                entries.check_values(data[own] for own in full.values())
                 for key, own in full.items():
                     self._make_room(entries, key)
                     failed += entries.set_many({key: data[own]}, ttl, tags=tags)

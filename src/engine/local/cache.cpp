@@ -12,7 +12,9 @@ constexpr int kMostMoves = 64;
 Result<std::uint32_t> open_space(LocalHandle& handle, const CacheRequest& request, bool create,
                                  OwnerTag me) {
   Cache& cache = handle.core().cache();
-  const NamespaceRequest wanted{request.name, request.table, request.overflow, create};
+  const NamespaceRequest wanted{request.name, request.table, request.overflow, create,
+                                request.lead};
+  if (cache.namespaces().sweep_due()) cache.eviction().drop_absent(me);
   Result<std::uint32_t> space = cache.namespaces().open(wanted, me);
   if (space || space.status().code() != Code::kNotEnoughMemory) return space;
   cache.eviction().drop_absent(me);  // caches whose entries have all expired are empty after it
@@ -32,7 +34,13 @@ Result<std::uint32_t> LocalCache::place(bool create, OwnerTag me) {
   const std::uint32_t space = space_.load(std::memory_order_relaxed);
   if (handle_->core().cache().namespaces().good(space)) return space;
   Result<std::uint32_t> found = open_space(*handle_, request_, create, me);
-  if (found) space_.store(found.value(), std::memory_order_relaxed);
+  if (!found) return found;
+  if (const std::uint64_t most = limit_.load(std::memory_order_relaxed); most != kNever) {
+    const Result<bool> limited =
+        handle_->core().cache().limit(found.value(), static_cast<std::uint32_t>(most), me);
+    if (!limited) return limited.status();
+  }
+  space_.store(found.value(), std::memory_order_relaxed);
   return found;
 }
 
@@ -75,9 +83,9 @@ Result<bool> LocalCache::store(std::string_view key, const Value& value, std::ui
   });
 }
 
-Result<bool> LocalCache::erase(std::string_view key) {
+Result<bool> LocalCache::erase(std::string_view key, std::uint64_t version) {
   return in_space(key, false, false, [&](std::uint32_t space, OwnerTag me) {
-    return handle_->core().cache().erase(space, key, me);
+    return handle_->core().cache().erase(space, key, me, version);
   });
 }
 
@@ -97,13 +105,14 @@ Result<IncrementResult> LocalCache::increment(std::string_view key, std::int64_t
 Result<bool> LocalCache::clear() {
   const Result<OwnerTag> me = handle_->enter();
   if (!me) return me.status();
-  Namespaces& spaces = handle_->core().cache().namespaces();
+  Cache& cache = handle_->core().cache();
   for (int i = 0; i < kMostMoves; ++i) {
     const Result<std::uint32_t> space = place(false, me.value());
     if (!space && space.status().code() == Code::kNotFound) return true;  // nothing to remove
     if (!space) return space.status();
-    if (!request_.overflow.empty() && spaces.is_overflow(space.value())) return false;
-    if (spaces.clear(space.value())) return true;
+    if (!request_.overflow.empty() && cache.namespaces().is_overflow(space.value())) return false;
+    Result<bool> cleared = cache.clear(space.value(), me.value());
+    if (!cleared || cleared.value()) return cleared;
   }
   return moved_too_often();
 }
@@ -113,6 +122,15 @@ Result<std::uint64_t> LocalCache::cull(std::uint64_t n) {
                   [&](std::uint32_t space, OwnerTag me) -> Result<std::uint64_t> {
                     return handle_->core().cache().eviction().cull(space, n, me);
                   });
+}
+
+Status LocalCache::limit(std::uint32_t max_entries) {
+  limit_.store(max_entries, std::memory_order_relaxed);
+  return in_space({}, true, true,
+                  [&](std::uint32_t space, OwnerTag me) {
+                    return handle_->core().cache().limit(space, max_entries, me);
+                  })
+      .status();
 }
 
 Result<std::uint64_t> LocalCache::entries() {
@@ -127,6 +145,13 @@ Result<CacheCounts> LocalCache::counts() {
   none.bytes_limit = handle_->core().arena().capacity();
   return in_space({}, false, none, [&](std::uint32_t space, OwnerTag) -> Result<CacheCounts> {
     return handle_->core().cache().counts(space);
+  });
+}
+
+Result<PrefixRows> LocalCache::prefixes() {
+  return in_space({}, false, PrefixRows{}, [&](std::uint32_t space, OwnerTag) {
+    return Result<PrefixRows>(
+        handle_->core().cache().namespaces().prefixes().list(space_index(space)));
   });
 }
 

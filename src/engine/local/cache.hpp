@@ -21,14 +21,16 @@ class LocalCache final : public CacheEngine {
   Result<bool> contains(std::string_view key) override;
   Result<bool> store(std::string_view key, const Value& value, std::uint64_t expires,
                      StoreMode mode, std::uint64_t version) override;
-  Result<bool> erase(std::string_view key) override;
+  Result<bool> erase(std::string_view key, std::uint64_t version) override;
   Result<bool> touch(std::string_view key, std::uint64_t expires) override;
   Result<IncrementResult> increment(std::string_view key, std::int64_t delta,
                                     std::int64_t* result) override;
   Result<bool> clear() override;
   Result<std::uint64_t> cull(std::uint64_t n) override;
+  Status limit(std::uint32_t max_entries) override;
   Result<std::uint64_t> entries() override;
   Result<CacheCounts> counts() override;
+  Result<PrefixRows> prefixes() override;
   Status each(const std::function<bool(std::string_view, const ValueBuffer&)>& visit) override;
   Result<bool> scan(
       ScanCursor& cursor, std::size_t most,
@@ -51,6 +53,8 @@ class LocalCache final : public CacheEngine {
   std::shared_ptr<LocalHandle> handle_;
   CacheRequest request_;
   std::atomic<std::uint32_t> space_;  // what the name led to when it was looked up last
+  // What limit() said last, kNever = nothing: for the next place, which has no limit (N9).
+  std::atomic<std::uint64_t> limit_{kNever};
 };
 
 }  // namespace celeriac

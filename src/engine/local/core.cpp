@@ -22,6 +22,8 @@ LocalCore::LocalCore(std::unique_ptr<Arena> arena, std::unique_ptr<Owners> owner
   recovery_.add([this](const DeadOwners& dead) {
     if (dead.interrupted()) heap_.mark_dirty();
     queues_.repair(dead);
+    const OwnerTag me = owners_->current();
+    if (me.valid() && dead.interrupted()) cache_.eviction().repair(dead, me);
   });
   recovery_.add_finisher([this](const DeadOwners&) {
     const OwnerTag me = owners_->current();
@@ -31,8 +33,8 @@ LocalCore::LocalCore(std::unique_ptr<Arena> arena, std::unique_ptr<Owners> owner
   });
   // Who waits for a key that a dead owner was to change looks again, now that it isn't alive.
   recovery_.add_finisher([this](const DeadOwners&) { cache_.wake_all_waiters(); });
-  base_.make_room = [this](std::uint64_t bytes, bool contiguous, OwnerTag me) {
-    return cache_.eviction().make_room(bytes, contiguous, me);
+  base_.make_room = [this](std::uint64_t bytes, OwnerTag me) {
+    return cache_.eviction().make_room(bytes, me);
   };
   listen();
 }

@@ -1,12 +1,14 @@
 // LocalCache::scan: the keys of a namespace, a few buckets at a time.
 //
-//   cursor = {shard:32 | bucket:32} and the table word that the bucket was counted in
+//   cursor = {restarts:16 | shard:16 | bucket:32}, the table word that the bucket was counted in,
+//            and the shard's count of moves when it was begun
 //
-// A step holds one shard's mutex while it copies the keys of a bounded number of buckets. Entries
-// stay in their bucket for as long as the shard's table stands, so a walk over its buckets meets
-// every key that is there all the time. When the table was replaced (it doubles, so that happens a
-// few times in a shard's life) the shard is walked again from its first bucket: keys come twice.
+// A step holds one shard's mutex while it copies the keys of a bounded number of buckets. Where the
+// table was replaced, or an entry moved to its other bucket, since the shard was begun, one that
+// was ahead may be behind now: the shard is walked again from its first bucket, with steps twice as
+// long, so that in the end one step has it all. Keys come twice then.
 #include "engine/local/cache.hpp"
+#include "memory/copy.hpp"
 
 namespace celeriac {
 namespace {
@@ -20,11 +22,6 @@ struct Seen {
   std::uint64_t bytes;
 };
 
-bool present(Index& index, const layout::Entry& e) {
-  const std::uint64_t expires = e.expires.load(std::memory_order_relaxed);
-  return index.current(e) && (expires == kNever || expires > now_ns());
-}
-
 }  // namespace
 
 Result<bool> LocalCache::scan(
@@ -34,7 +31,8 @@ Result<bool> LocalCache::scan(
   if (!me) return me.status();
   Base& base = handle_->core().base();
   Index& index = handle_->core().cache().index();
-  auto shard = static_cast<std::uint32_t>(cursor.place >> 32U);
+  std::uint64_t restarts = cursor.place >> 48U;
+  auto shard = static_cast<std::uint32_t>(cursor.place >> 32U & 0xFFFFU);
   auto bucket = static_cast<std::uint32_t>(cursor.place);
   const Result<std::uint32_t> found_space = place(false, me.value());
   if (!found_space && found_space.status().code() == Code::kNotFound) return false;
@@ -48,28 +46,35 @@ Result<bool> LocalCache::scan(
     const ShardGuard guard(base, index, shard, me.value());
     if (!guard.held()) return mutex_timeout("a shard of the cache");
     const TableWord t{index.shard(shard).table.load(std::memory_order_relaxed)};
-    if (t.bits != cursor.table) bucket = 0;
+    const std::uint64_t moves = index.shard(shard).moves.load(std::memory_order_relaxed);
+    if (bucket != 0 && (t.bits != cursor.table || moves != cursor.moves)) {
+      bucket = 0;
+      restarts = std::min<std::uint64_t>(restarts + 1, 24);
+    }
     cursor.table = t.bits;
+    cursor.moves = moves;
     const layout::Bucket* buckets = index.buckets(t);
-    const std::uint64_t count = buckets == nullptr ? 0 : 1ULL << t.log2();
-    for (; bucket < count && looked < kBucketsPerStep && found.size() < most; ++bucket, ++looked) {
+    const std::uint64_t count = buckets == nullptr ? 0 : t.size();
+    const std::uint64_t enough = static_cast<std::uint64_t>(most) << restarts;
+    const std::uint64_t last = kBucketsPerStep << restarts;
+    for (; bucket < count && looked < last && found.size() < enough; ++bucket, ++looked) {
       for (const layout::Word& way : buckets[bucket].ways) {
         const IndexWord w{way.load(std::memory_order_relaxed)};
-        const layout::Entry* e = w.block() == 0 ? nullptr : index.entry(w.block());
-        if (e == nullptr || !Index::belongs(*e, space, generation) || !present(index, *e)) continue;
-        const char* p = base.heap.payload(w.block(), sizeof *e + e->key_size);
-        if (p == nullptr) continue;
-        found.push_back({std::string(p + sizeof *e, e->key_size), static_cast<Codec>(e->codec),
-                         std::uint64_t{e->key_size} + e->value_size});
+        EntryPlace p;
+        EntryHead h;
+        if (w.free() || !index.entry(w, &p, &h)) continue;
+        if (!Index::belongs(w, h, space, generation) || !index.present(w, h)) continue;
+        found.push_back({std::string(h.key_size, 0), h.codec, h.key_size + h.value_size});
+        copy_out_packed(found.back().key.data(), p.payload + p.at + kEntryHead, h.key_size);
       }
     }
     if (bucket < count) break;
     ++shard;
     ++looked;
     bucket = 0;
-    cursor.table = 0;
+    restarts = 0;
   }
-  cursor.place = static_cast<std::uint64_t>(shard) << 32U | bucket;
+  cursor.place = restarts << 48U | static_cast<std::uint64_t>(shard) << 32U | bucket;
   for (const Seen& s : found) visit(s.key, s.codec, s.bytes);
   return shard < layout::kShardCount;
 }

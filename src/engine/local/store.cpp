@@ -86,14 +86,14 @@ Result<std::unique_ptr<QueueEngine>> LocalStore::queue(const std::string& name,
       std::make_unique<LocalQueue>(handle_, name, options, ref.value()));
 }
 
-Result<std::vector<std::string>> LocalStore::caches() {
+Result<std::vector<std::string>> LocalStore::caches(bool tables) {
   const Result<OwnerTag> me = handle_->enter();
   if (!me) return me.status();
   std::vector<std::string> names;
   Result<std::vector<NamespaceName>> all = handle_->core().cache().namespaces().list(me.value());
   if (!all) return all.status();
   for (NamespaceName& space : all.value()) {
-    if (!space.pinned) names.push_back(std::move(space.name));
+    if (space.pinned == tables) names.push_back(std::move(space.name));
   }
   return names;
 }

@@ -48,7 +48,10 @@ class Space {
     return must(core_.cache().increment(index_, key, by, sum, me()));
   }
   CacheCounts counts() { return core_.cache().counts(index_); }
-  void clear() { core_.cache().namespaces().clear(index_); }
+  bool clear() { return must(core_.cache().clear(index_, me())); }
+  bool limit(std::uint32_t max_entries) {
+    return must(core_.cache().limit(index_, max_entries, me()));
+  }
   std::uint64_t walk() {
     std::uint64_t n = 0;
     core_.cache().each(index_, me(),

@@ -71,6 +71,7 @@ def judge(store: celeriac.Store, allowed: Allowed) -> None:
             assert cache.get(key) == "afterwards"
             assert cache.delete(key)
         assert len(cache) == 0
+        judge_statistics(store, space, [key for s, key in values if s == space])
         if not space.startswith("table"):
             while cache.cull(1000):
                 pass
@@ -83,6 +84,19 @@ def judge(store: celeriac.Store, allowed: Allowed) -> None:
         message.ack()
     queue.delete()
     assert store.stats()["corrupt"] == 0
+
+
+def judge_statistics(store: celeriac.Store, space: str, keys: list[str]) -> None:
+    """Each prefix that was counted since has a row with its name, and the rows sum up."""
+    if space.startswith("table"):
+        return
+    rows = store.cache(space).stats_by_prefix()
+    for key in keys:
+        prefix, separated, _ = key.partition(":")
+        assert (rows[prefix if separated else ""].deletes or 0) >= 1, (key, rows)
+    whole = store.cache(space).stats()
+    for field in ("hits", "misses", "sets", "deletes", "evictions", "expirations"):
+        assert sum(getattr(r, field) or 0 for r in rows.values()) == getattr(whole, field)
 
 
 def picture_of(store: celeriac.Store) -> HeapPicture:

@@ -13,8 +13,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+_CAPACITY_AT: Final = 104  # Header.capacity
+_LOGS_AT: Final = 438272  # kLogs, and in each LogRecord the offset of its ghosts
+_LOGS: Final = 129
+_LOG_BYTES: Final = 144
+_GHOSTS_AT: Final = 104
 _BASE_SIZE_AT: Final = 88  # HeaderFixed.base_size
 _SIZE_AT: Final = 112  # Header.size, behind HeaderFixed and Header.capacity
+_NEST_INNER: Final = 2  # sides of blocks
+_NEST: Final = (1, _NEST_INNER)
 FREE, WRITING, LIVE, GARBAGE = range(4)
 STATES: Final = ("free", "writing", "live", "garbage")
 
@@ -23,6 +30,7 @@ STATES: Final = ("free", "writing", "live", "garbage")
 class HeapPicture:
     """What a walk over all blocks found; sizes are bytes with their heads."""
 
+    ordinary_segment: int = 0  # size of the cache's segments in this arena
     whole: bool = False  # the walk ended exactly at the arena's end
     free_bytes: int = 0
     used_bytes: int = 0
@@ -44,11 +52,18 @@ def look_at_heap(store_path: str | Path) -> HeapPicture:
     (offset,) = struct.unpack_from("=Q", data, _BASE_SIZE_AT)
     (end,) = struct.unpack_from("=Q", data, _SIZE_AT)
     picture = HeapPicture()
+    (capacity,) = struct.unpack_from("=Q", data, _CAPACITY_AT)
+    picture.ordinary_segment = min(max((capacity // 1024 + 4095) // 4096 * 4096, 4096), 128 << 10)
+    ghosts = {
+        struct.unpack_from("=Q", data, _LOGS_AT + _LOG_BYTES * i + _GHOSTS_AT)[0]
+        for i in range(_LOGS)
+    }
     before = 0
     free_before = False
+    side_before = 0
     while offset < end:
         word, sizes = struct.unpack_from("=QQ", data, offset)
-        units, back = sizes & 0xFFFFFFFF, sizes >> 32
+        units, side, back = sizes & 0x3FFFFFFF, sizes >> 30 & 3, sizes >> 32
         if units < 2 or offset + units * 16 > end:
             return picture
         picture.wrong_back_links += back not in (0, before)
@@ -58,18 +73,28 @@ def look_at_heap(store_path: str | Path) -> HeapPicture:
         picture.states[STATES[state]] += 1
         if state == FREE:
             picture.free_bytes += units * 16
-            picture.free_neighbours += free_before
+            picture.free_neighbours += free_before and _together(side_before, side)
         else:
             picture.used_bytes += units * 16
-            if state == LIVE:
+            if offset in ghosts:
+                assert state == LIVE
+            elif state == LIVE:
                 picture.live[units * 16] += 1
             else:
                 picture.orphans.append((STATES[state], units * 16))
         free_before = state == FREE
+        side_before = side
         before = units
         offset += units * 16
     picture.whole = offset == end
     return picture
+
+
+def _together(left: int, right: int) -> bool:
+    """Whether neighbours may merge: both in one nest, or both in none."""
+    if right == _NEST_INNER:
+        return left in _NEST
+    return right not in _NEST and left not in _NEST
 
 
 def _cost(payload: int) -> int:
@@ -81,7 +106,9 @@ def aligned(payload: int) -> int:
     return _cost(payload + 48)
 
 
-TABLES: Final = {aligned(64 << log2) for log2 in range(2, 20)}
+TABLES: Final = {aligned(64 * ((8 + i % 8) << (i // 8) >> 1)) for i in range(96)}
+SEGMENTS: Final = "segments of the cache"
+CHUNK_OF_SEGMENTS: Final = aligned(64 * 256)
 TIMERS: Final = {_cost(16 * 256 << log2) for log2 in range(12)}
 CHUNK: Final = aligned(64 * 1024)
 
@@ -91,6 +118,7 @@ def kinds_of_blocks(picture: HeapPicture, queue: int, lane: int) -> Counter[str]
     kinds: Counter[str] = Counter()
     names = dict.fromkeys(TABLES, "tables of the index")
     names |= dict.fromkeys(TIMERS, "arrays of timers")
+    names |= {CHUNK_OF_SEGMENTS: "chunks of segments", picture.ordinary_segment: SEGMENTS}
     names |= {queue: "queue records", lane: "lanes", CHUNK: "chunks of slots"}
     for size, n in picture.live.items():
         # A block may be 16 bytes larger than asked for: nothing smaller than 32 is cut off.
@@ -107,6 +135,8 @@ def leaks(picture: HeapPicture, queue: int, lane: int, lanes: int, queues: int =
         "queue records": queues,
         "lanes": lanes,
         "chunks of slots": 4,
+        "chunks of segments": 4,
+        SEGMENTS: 16,
         "arrays of timers": 1,
         "tables of the index": 64,
     }
@@ -124,7 +154,7 @@ def largest_object(store_path: str | Path) -> tuple[int, int]:
     found = (0, 0)
     while offset < end:
         word, sizes = struct.unpack_from("=QQ", data, offset)
-        size = (sizes & 0xFFFFFFFF) * 16
+        size = (sizes & 0x3FFFFFFF) * 16
         if word >> 60 == LIVE and size > found[1]:
             found = (offset, size)
         offset += size

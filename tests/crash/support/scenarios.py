@@ -6,6 +6,7 @@ before, at a point or at their end, so that the victim meets what they left.
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import signal
@@ -16,6 +17,8 @@ from pathlib import Path
 
 from heap_picture import largest_object
 from victims import Story, Victim
+
+import celeriac
 
 NODES = 1023  # of a lane; the number of no node
 TAIL = 128  # bytes at a lane's end in which the head of its free nodes lies
@@ -112,6 +115,37 @@ def many_names(v: Victim) -> None:
     v.set("k", "again")
 
 
+def cache_of_prefixes(v: Victim) -> None:
+    """Prefixes of keys get rows of statistics, which end when another name takes the place."""
+    v.connect()
+    for i in range(70):  # a table in every shard: keys of `gone` hash anew in another place
+        v.set(f"k{i}", "x")
+    for key in ("user:1", "order:1", "user:2", "alone"):
+        v.set(key, 1, space="gone")
+        v.set(key, 2)
+    for key in ("user:1", "order:1", "user:2", "alone"):
+        v.delete(key, space="gone")
+    for i in range(113):
+        v.call({}, lambda name=f"n{i}": v.store.cache(name))
+    v.set("user:1", "again", space="gone")
+
+
+def no_place(v: Victim) -> None:
+    """All places are taken by tables, so that one more looks for what has expired."""
+    v.connect()
+    v.set("k", "stays")
+    store = v.store
+    for i in range(111):
+        v.call({}, lambda name=f"t{i}": store.table(name))
+
+    def one_more() -> None:
+        with contextlib.suppress(celeriac.NotEnoughMemory):
+            store.cache("one more")
+
+    v.call({}, one_more)
+    v.set("k", "again")
+
+
 def cache_full(v: Victim) -> None:
     v.connect()
     v.set("pinned", "stays", space="table")
@@ -119,6 +153,67 @@ def cache_full(v: Victim) -> None:
         v.call({"evict": "c"}, lambda: None)
         v.set(f"k{i}", "z" * 100_000)
         v.call({"evict": "c"}, lambda: None)
+
+
+def cache_of_segments(v: Victim) -> None:
+    """More segments than the first records, each of one value; then all of them once more."""
+    v.connect()
+    for i in range(300):
+        v.set(f"k{i}", "s" * 2500)
+    for i in range(0, 300, 2):
+        v.delete(f"k{i}")
+    for i in range(20):
+        v.set(f"k{i}", "s" * 2600)
+
+
+def cache_of_log(v: Victim) -> None:
+    """Small values, more than fit, some of them read: queues, ghosts, moves, garbage."""
+    v.connect()
+    cache = v.cache()
+    v.call({}, lambda: cache._core.compare_and_set("k0", 1, "not stored", None))
+    for i in range(5000):
+        key = f"k{i * 11 % 3500}"
+        v.call({"evict": "c"}, lambda: None)
+        v.set(key, f"{i} " * 300)
+        if i % 3 == 0:
+            v.call({}, lambda key=key: (cache.get(key), cache.get(key)))
+    v.call({"evict": "c"}, lambda: None)
+
+
+def cache_of_ten_thousand(v: Victim) -> None:
+    """So many that index words move to their other bucket. What isn't told isn't judged."""
+    v.connect()
+    for i in range(70):
+        v.set(f"k{i}", "x")
+    bulk = v.store.cache("bulk")
+    v.call({}, lambda: [bulk.set(f"b{i}", i) for i in range(10_000)])
+    v.set("k0", "y")
+
+
+def cache_hot_and_large(v: Victim) -> None:
+    v.connect()
+    cache = v.cache()
+    for i in range(60):
+        v.call({"evict": "c"}, lambda: None)
+        v.set(f"k{i % 40}", "z" * 100_000)
+        v.call({}, lambda i=i: (cache.get(f"k{i % 40}"), cache.get(f"k{i % 40}")))
+        v.call({"evict": "c"}, lambda: None)
+    for i in range(10):
+        v.set(f"t{i}", "t" * 100_000, space="table")
+        v.call({"evict": "c"}, lambda: None)
+    table = v.cache("table")
+    v.call({"evict": "table"}, lambda: table.cull(1))
+
+
+def cache_of_ten(v: Victim) -> None:
+    v.connect()
+    v.call({}, lambda: v.store.cache("ten", max_entries=10))
+    cache = v.cache("ten")
+    for i in range(60):
+        v.call({"evict": "ten"}, lambda: None)
+        v.set(f"k{i * i % 37}", f"value {i}", space="ten")
+        v.call({}, lambda i=i: cache.get(f"k{i % 3}"))
+    v.call({"evict": "ten"}, lambda: None)
 
 
 def table_cycle(v: Victim) -> None:
@@ -130,6 +225,7 @@ def table_cycle(v: Victim) -> None:
     v.call(change, lambda: table.compare_and_set("t", version, value + "2"))
     v.set("n", 1, space="table")
     v.incr("n", 1, space="table")
+    v.call({}, lambda: table.compare_and_delete("t", version))  # it has another by now
     v.delete("t", space="table")
 
 
@@ -179,6 +275,15 @@ def queue_many(v: Victim) -> None:
     for i in range(1150):  # more than a lane holds, and than a chunk of slots
         v.put(f"m{i}", 3)
     for _ in range(1060):
+        v.ack(v.get())
+
+
+def queue_of_large(v: Victim) -> None:
+    """Bodies for which the arena grows, at its end of which is a free rest."""
+    v.connect()
+    for i in range(8):
+        v.put(f"l{i}", 300_000)
+    for _ in range(8):
         v.ack(v.get())
 
 
@@ -241,11 +346,22 @@ def set_key(v: Victim) -> None:
     v.set("shared", "new" * 90)
 
 
+def set_table(v: Victim) -> None:
+    v.connect()
+    v.set("shared", "old" * 50, space="table")
+
+
+def set_large(v: Victim) -> None:
+    v.connect()
+    v.set("large", "l" * 50_000)
+
+
 def set_again(v: Victim) -> None:
     v.connect()
-    v.set("shared", "newer" * 20)
-    v.delete("shared")
-    v.set("shared", "newest")
+    for space in ("c", "table"):
+        v.set("shared", "newer" * 20, space=space)
+        v.delete("shared", space=space)
+        v.set("shared", "newest", space=space)
 
 
 def recover(v: Victim) -> None:
@@ -313,7 +429,8 @@ def _scenarios() -> list[Scenario]:
         (put_late, "queue.put.published"),
         (put_late, "queue.put.body"),
         (set_key, "cache.set.linked"),
-        (set_key, "heap.allocate.split"),
+        (set_large, "cache.set.written"),
+        (set_large, "heap.allocate.split"),
     )
     return [
         Scenario("open and close", open_and_close),
@@ -329,18 +446,27 @@ def _scenarios() -> list[Scenario]:
         Scenario("clear and cull", cache_clear),
         Scenario("a full cache", cache_full),
         Scenario("many names", many_names),
+        Scenario("prefixes", cache_of_prefixes, nth=2),
+        Scenario("no place", no_place),
+        Scenario("many segments", cache_of_segments, nth=2),
+        Scenario("a cache of a log", cache_of_log, nth=2),
+        Scenario("ten thousand", cache_of_ten_thousand, nth=2),
+        Scenario("hot and large", cache_hot_and_large, nth=2),
+        Scenario("a cache of ten", cache_of_ten),
         Scenario("table", table_cycle),
         Scenario("queue", queue_cycle, nth=4),
         Scenario("delayed", queue_delayed),
         Scenario("many delayed", queue_many_delayed, nth=1),
         Scenario("a long queue", queue_many, nth=1, memory="8M"),
+        Scenario("a queue of large messages", queue_of_large, nth=2),
         Scenario("purge", queue_purge, nth=5),
         Scenario("delete", queue_delete, nth=5),
         Scenario("put to a sleeper", put_two, ((blocked_consumer, "end"),)),
         Scenario("recover", recover, left, deaths=3),
         Scenario("take over", take_over, left, deaths=2),
-        Scenario("set after a death", set_again, ((set_key, "cache.set.pending"),)),
+        Scenario("set after a death", set_again, ((set_table, "cache.set.pending"),)),
         Scenario("set after a death, unlinked", set_again, ((set_key, "cache.set.linked"),)),
+        Scenario("set after a death, half made", set_again, ((set_key, "segments.add.pending"),)),
         Scenario(
             "a lane of which nothing is left",
             use_a_leaky_lane,
