@@ -146,15 +146,27 @@ time.sleep(600)
 """
 
 
-def test_doctor_gives_back_what_the_dead_held(
-    store: celeriac.Store, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def holder(store: celeriac.Store) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that has reserved a message."""
     store.queue("work").put("x")
     command = [sys.executable, "-c", HOLDER, store.url]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as holder:
-        assert holder.stdout is not None
-        assert holder.stdout.readline()
-        holder.kill()
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline()
+            yield process
+        finally:
+            process.kill()
+
+
+def test_doctor_gives_back_what_the_dead_held(
+    store: celeriac.Store,
+    holder: subprocess.Popen[bytes],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    holder.kill()
+    holder.wait()
     assert run("doctor", store.url) == FINDING
     report = capsys.readouterr().out
     assert "found 1 dead process: what it held" in report
@@ -182,26 +194,20 @@ def test_doctor_tells_when_processes_have_to_poll(limit: int | None, found: int)
 
 
 def test_doctor_names_a_stopped_process(
-    store: celeriac.Store, capsys: pytest.CaptureFixture[str]
+    store: celeriac.Store,
+    holder: subprocess.Popen[bytes],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    store.queue("work").put("x")
-    command = [sys.executable, "-c", HOLDER, store.url]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as holder:
-        assert holder.stdout is not None
-        assert holder.stdout.readline()
-        try:
-            holder.send_signal(signal.SIGSTOP)
-            os.waitid(os.P_PID, holder.pid, os.WSTOPPED)
-            assert run("doctor", store.url) == FINDING
-            report = capsys.readouterr().out
-            assert f"process {holder.pid} " in report
-            assert "is stopped" in report
-            assert "nothing to repair" not in report
-            holder.send_signal(signal.SIGCONT)
-            os.waitid(os.P_PID, holder.pid, os.WCONTINUED)
-            assert run("doctor", store.url) == FINE
-        finally:
-            holder.kill()
+    holder.send_signal(signal.SIGSTOP)
+    os.waitid(os.P_PID, holder.pid, os.WSTOPPED)
+    assert run("doctor", store.url) == FINDING
+    report = capsys.readouterr().out
+    assert f"process {holder.pid} " in report
+    assert "is stopped" in report
+    assert "nothing to repair" not in report
+    holder.send_signal(signal.SIGCONT)
+    os.waitid(os.P_PID, holder.pid, os.WCONTINUED)
+    assert run("doctor", store.url) == FINE
 
 
 def test_doctor_shows_the_processes_when_one_blocks_the_rest(

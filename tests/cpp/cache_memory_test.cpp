@@ -21,6 +21,7 @@ std::string key(std::uint64_t n) { return "key-" + std::to_string(n); }
 class CacheMemory : public test::LocalStoreTest {
  protected:
   explicit CacheMemory(std::uint64_t memory = 64 * kMiB) : LocalStoreTest(memory) {}
+  void SetUp() override { CELERIAC_TEST_HAS_ONE_THREAD(); }
 
   std::uint64_t used() { return core->arena().size() - layout::kBlocks - heap().stats().free; }
   Index& index() { return core->cache().index(); }

@@ -32,6 +32,14 @@ constexpr bool kThreadSanitizer = false;
   }                                                                                              \
   static_cast<void>(0)
 
+// First line of the SetUp() of long tests with one thread.
+#define CELERIAC_TEST_HAS_ONE_THREAD()                                                     \
+  if (::celeriac::test::kThreadSanitizer) {                                                \
+    GTEST_SKIP() << "one thread only, so that ThreadSanitizer has nothing to find: build " \
+                    "without CELERIAC_SANITIZE=thread";                                    \
+  }                                                                                        \
+  static_cast<void>(0)
+
 // First line of each test that dies at a named crash point.
 #define CELERIAC_TEST_NEEDS_CRASH_POINTS()                                    \
   CELERIAC_TEST_FORKS();                                                      \
