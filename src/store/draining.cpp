@@ -233,7 +233,6 @@ bool Eviction::vacate(std::uint32_t number, OwnerTag me) {
   const std::uint64_t size = r->size.load(std::memory_order_relaxed);
   for (std::uint64_t given = 0; given < 2 * size && !base_.heap.may_fit(size + size / 8);) {
     const std::uint64_t freed = reclaim(me);
-    CELERIAC_CRASH_POINT("eviction.vacate.reclaimed");
     if (gone()) return true;
     if (freed == 0) break;
     given += freed;
@@ -250,9 +249,7 @@ void Eviction::vacate_ghosts(OwnerTag me) {
     layout::LogRecord& log = segments_.log(i);
     const std::uint64_t block = log.ghosts.load(std::memory_order_relaxed);
     if (block == 0 || !base_.heap.beyond(block)) continue;
-    std::uint64_t entries = 0;
-    for (const layout::SegmentQueue& q : log.queues) entries += load_live(q.live).entries();
-    Ghosts(base_, log, segments_.directory()).leave(entries, me);
+    Ghosts(base_, log, segments_.directory()).drop(me);
   }
 }
 

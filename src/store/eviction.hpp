@@ -86,7 +86,8 @@ class Eviction {
   // REQUIRES: the caller holds no mutex of the arena. Thread-safe.
   // Crash-safe: entry by entry, as delete; X1 of store/index.hpp.
   bool vacate(std::uint32_t segment, OwnerTag me);
-  // The ghosts whose block has to leave its place. Thread-safe. Crash-safe: as Ghosts::leave().
+  // Forgets ghosts whose block has to leave its place; there are new ones with the next evictions.
+  // Thread-safe. Crash-safe: as Ghosts::drop().
   void vacate_ghosts(OwnerTag me);
 
   // Removes n entries of one namespace, about the oldest; returns how many. Thread-safe.

@@ -48,23 +48,6 @@ bool Ghosts::fit(std::uint64_t entries, OwnerTag me) {
       log_.ghost_buckets[0].load(std::memory_order_relaxed) * 100ULL * kWays / kOfSmall;
   const std::uint64_t old = log_.ghosts.load(std::memory_order_relaxed);
   if (old != 0 && entries * 2 <= made_for * 3 + 64 && entries * 2 + 64 >= made_for) return true;
-  return replace(entries, me);
-}
-
-void Ghosts::leave(std::uint64_t entries, OwnerTag me) {
-  if (replace(entries, me)) return;
-  const std::uint64_t old = log_.ghosts.load(std::memory_order_relaxed);
-  directory_.mutex.pending[1].store(base_.heap.ticket(old), std::memory_order_release);
-  log_.ghosts.store(0, std::memory_order_relaxed);
-  for (layout::HalfWord& n : log_.ghost_entries) n.store(0, std::memory_order_relaxed);
-  CELERIAC_CRASH_POINT("ghosts.leave.unlinked");
-  const bool ours = base_.heap.condemn(old, me);
-  directory_.mutex.pending[1].store(0, std::memory_order_release);
-  if (ours) base_.heap.free(old, me);
-}
-
-bool Ghosts::replace(std::uint64_t entries, OwnerTag me) {
-  const std::uint64_t old = log_.ghosts.load(std::memory_order_relaxed);
   const std::uint32_t n[2] = {buckets_for(entries, kOfSmall), buckets_for(entries, kOfMain)};
   const std::uint64_t bytes = (n[0] + n[1]) * static_cast<std::uint64_t>(kWays) * 2;
   const Result<std::uint64_t> block = base_.heap.allocate(aligned_bytes(bytes), me);
@@ -106,6 +89,17 @@ bool Ghosts::replace(std::uint64_t entries, OwnerTag me) {
   directory_.mutex.pending[1].store(0, std::memory_order_release);
   if (ours) base_.heap.free(old, me);
   return true;
+}
+
+void Ghosts::drop(OwnerTag me) {
+  const std::uint64_t block = log_.ghosts.load(std::memory_order_relaxed);
+  directory_.mutex.pending[1].store(base_.heap.ticket(block), std::memory_order_release);
+  log_.ghosts.store(0, std::memory_order_relaxed);
+  for (layout::HalfWord& n : log_.ghost_entries) n.store(0, std::memory_order_relaxed);
+  CELERIAC_CRASH_POINT("ghosts.drop.unlinked");
+  const bool ours = block != 0 && base_.heap.condemn(block, me);
+  directory_.mutex.pending[1].store(0, std::memory_order_release);
+  if (ours) base_.heap.free(block, me);
 }
 
 void Ghosts::push(std::uint32_t queue, std::uint64_t hash) {

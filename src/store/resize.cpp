@@ -1,9 +1,11 @@
 #include "store/resize.hpp"
 
 #include <algorithm>
+#include <deque>
 #include <utility>
 
 #include "arena/crash_point.hpp"
+#include "memory/copy.hpp"
 #include "platform/blocking.hpp"
 
 namespace celeriac {
@@ -11,6 +13,8 @@ namespace {
 
 constexpr std::uint64_t kPatience = 2 * kMutexPatience;  // without progress
 constexpr int kAtOnce = 16;                              // segments without a look at signals
+constexpr std::uint64_t kChunkBytes =
+    aligned_bytes(sizeof(layout::SegmentRecord) * layout::kSegmentsPerChunk);
 
 }  // namespace
 
@@ -46,13 +50,17 @@ Status Resize::lower(std::uint64_t ceiling, OwnerTag me) {
     base_.recovery.run();
     const OperationScope operation(base_.owners.record(me.slot));
     lowered = base_.heap.lower(
-        ceiling, [this](std::uint64_t block) { return leads_to_table_or_ghosts(block); }, me);
+        ceiling, [this](std::uint64_t block) { return movable(block); }, me);
     if (lowered.code() != Code::kNotEnoughMemory) break;
   }
   return lowered;
 }
 
-bool Resize::leads_to_table_or_ghosts(std::uint64_t block) {
+// What isn't the cache's for the heap, and leaves nevertheless.
+bool Resize::movable(std::uint64_t block) {
+  for (const layout::Word& chunk : segments_.directory().offsets) {
+    if (chunk.load(std::memory_order_relaxed) == block) return true;
+  }
   for (std::uint32_t i = 0; i < layout::kShardCount; ++i) {
     if (TableWord{index_.shard(i).table.load(std::memory_order_relaxed)}.block() == block) {
       return true;
@@ -118,11 +126,68 @@ bool Resize::shrink_tables(OwnerTag me) {
   return all;
 }
 
+// Chunks of segment records that lie above the ceiling. False when one is left there.
+bool Resize::move_records(OwnerTag me) {
+  bool all = true;
+  const OperationScope operation(base_.owners.record(me.slot));
+  for (layout::Word& chunk : segments_.directory().offsets) {
+    const auto above = [&] {
+      const std::uint64_t block = chunk.load(std::memory_order_relaxed);
+      return block != 0 && base_.heap.beyond(block);
+    };
+    if (!above()) continue;
+    if (!move_chunk(chunk, me)) eviction_.push(base_.heap.piece(kChunkBytes), me);
+    all = (!above() || move_chunk(chunk, me)) && all;
+  }
+  return all;
+}
+
+bool Resize::move_chunk(layout::Word& chunk, OwnerTag me) {
+  const LogGuard guard(base_, segments_, me);
+  const std::uint64_t old = chunk.load(std::memory_order_relaxed);
+  if (!guard.held() || old == 0) return false;
+  const Result<std::uint64_t> block = base_.heap.allocate(kChunkBytes, me);
+  if (!block) return false;
+  const auto records = [&](std::uint64_t in) {
+    return base_.arena.at<layout::SegmentRecord>(
+        aligned_object(in), sizeof(layout::SegmentRecord) * layout::kSegmentsPerChunk);
+  };
+  layout::SegmentRecord* from = records(old);
+  layout::SegmentRecord* to = records(block.value());
+  std::deque<ShardGuard> shards;  // R4
+  bool held = from != nullptr && to != nullptr;
+  for (std::uint32_t i = 0; held && i < layout::kShardCount; ++i) {
+    held = shards.emplace_back(base_, index_, i, me).held();
+  }
+  if (!held) {
+    base_.heap.release(block.value(), me);
+    return false;
+  }
+  std::uint64_t words[sizeof(layout::SegmentRecord) / 8 * layout::kSegmentsPerChunk];
+  copy_out(words, from, sizeof words);
+  copy_in(to, words, sizeof words);
+  layout::Word(&pending)[2] = segments_.directory().mutex.pending;
+  pending[0].store(base_.heap.ticket(block.value()), std::memory_order_relaxed);
+  pending[1].store(base_.heap.ticket(old), std::memory_order_release);
+  CELERIAC_CRASH_POINT("resize.records.pending");
+  base_.heap.make_live(block.value(), me);
+  // release pairs with the acquire in Segments::record()
+  chunk.store(block.value(), std::memory_order_release);
+  CELERIAC_CRASH_POINT("resize.records.linked");
+  segments_.blank_records(old);
+  const bool ours = base_.heap.condemn(old, me);
+  pending[0].store(0, std::memory_order_release);
+  pending[1].store(0, std::memory_order_release);
+  shards.clear();
+  if (ours) base_.heap.free(old, me);
+  return true;
+}
+
 // Steps 2 to 4.
 Status Resize::empty_end(std::uint64_t ceiling, OwnerTag me) {
   std::uint64_t deadline = now_ns() + kPatience;
   std::uint64_t best = kNever;  // bytes in use above the ceiling, segments of the cache counted
-  bool tables = true;
+  bool room = true;             // for what isn't evicted, but moved
   for (bool first = true;; first = false) {
     {
       const BlockingRegion away;
@@ -136,7 +201,8 @@ Status Resize::empty_end(std::uint64_t ceiling, OwnerTag me) {
           shrink_tables(me);  // what was cleared still has its table
           evict_to(ceiling, me);
         }
-        tables = shrink_tables(me);
+        room = shrink_tables(me);
+        room = move_records(me) && room;
         eviction_.vacate_ghosts(me);
       }
     }
@@ -161,7 +227,7 @@ Status Resize::empty_end(std::uint64_t ceiling, OwnerTag me) {
     const BlockingRegion away;
     pause_ms(2);
   }
-  if (!tables) {
+  if (!room) {
     return {Code::kNotEnoughMemory,
             "the tables of the cache's index find no room below " + std::to_string(ceiling >> 20U) +
                 " MiB: messages and tables have taken it; have queues worked off or purged, or "

@@ -11,7 +11,7 @@
 //                 index and ghosts become smaller as entries leave
 //   3. vacate     what still lies above the ceiling moves below: entries of segments, oldest first,
 //                 to the young end of their queues (Eviction::vacate()); tables of the index
-//                 (Index::shrink()); ghosts
+//                 (Index::shrink()); ghosts; chunks of segment records (R4)
 //   4. trim       the free end is cut off (Heap::trim()), again and again while 2 and 3 go on
 //   5. give back  the memory behind the end, after a moment for those who read there (arena.hpp)
 // When 2 to 4 can't be finished, since a stopped process holds a mutex or writes into a segment, or
@@ -23,6 +23,10 @@
 //   R2  Nobody needs to know of a resize. Who finds no room below the ceiling evicts for it, as always.
 //   R3  Another resize, or who connects with a larger memory=, may set the ceiling meanwhile: the last
 //       one holds. Who was lowering it and finds another one stops there.
+//   R4  A chunk of segment records moves while all mutexes are held under which records are looked
+//       at: the directory's, and all shards' in their order (nobody else holds two). Readers hold none:
+//       their guard is a word of the old chunk, which becomes kFree before the mutexes are given
+//       back, so that it changes before anything of its segment can.
 // Killed at any instruction: the ceiling is the old one or the new one. If it is the new one, the
 // arena may be larger than that, or memory behind its end not yet given back. Such an arena is used
 // like any other (H6 holds); the next resize, to whatever size, does the rest.
@@ -57,7 +61,9 @@ class Resize {
   void evict_to(std::uint64_t ceiling, OwnerTag me);
   bool shrink_tables(OwnerTag me);
   std::vector<std::uint32_t> beyond(OwnerTag me);
-  bool leads_to_table_or_ghosts(std::uint64_t block);
+  bool move_records(OwnerTag me);
+  bool move_chunk(layout::Word& chunk, OwnerTag me);
+  bool movable(std::uint64_t block);
 
   Base& base_;
   Segments& segments_;

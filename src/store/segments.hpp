@@ -172,6 +172,9 @@ class Segments {
   // Crash-safe: chains are rebuilt.
   void move(std::uint32_t number, std::uint32_t queue);
   bool is_open(std::uint32_t number);
+  // What was a chunk of records isn't any more: who still looks there finds that its segment is
+  // kFree. REQUIRES: no structure leads to the block. Crash-safe: repair() does it again.
+  void blank_records(std::uint64_t block);
   // After taking the mutex from the dead. Crash-safe: idempotent.
   void repair(OwnerTag me);
 

@@ -9,6 +9,7 @@ import random
 import subprocess
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -98,6 +99,8 @@ def test_more_than_the_file_system_has(memory: Memory) -> None:
 
 def test_more_than_the_address_space(memory: Memory, python: Python) -> None:
     """A process under ulimit -v has reserved little; nothing changes."""
+    if "libasan" in Path("/proc/self/maps").read_text():
+        pytest.skip("under AddressSanitizer, whose shadow memory takes terabytes of addresses")
     store = memory("4M")
     other = python(
         "import resource\n"
@@ -113,9 +116,7 @@ def test_more_than_the_address_space(memory: Memory, python: Python) -> None:
         "    print(error, flush=True)\n"
     )
     said = other.communicate(timeout=60)[0]
-    if "libasan" in open("/proc/self/maps").read():
-        return  # its shadow memory needs no limit
-    assert "address space" in said or "file system" in said
+    assert "address space" in said
     assert "memory=" in said
     assert limit(store) == 4 * MIB
 
