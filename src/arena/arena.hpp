@@ -6,13 +6,13 @@
 //   2. grown by allocated extents: allocate behind `size`, write the first block header there, then
 //      publish the new `size`. A grower that dies in between leaves a longer file only.
 //   3. shrunk by one store of a smaller `size`, where a block begins (memory/heap.hpp). Only then
-//      the memory behind it is given back, as a hole: the file keeps its length, and what was mapped
-//      once stays mapped. So who still reads there, since it found its entry before that entry left,
-//      reads zeros instead of dying of SIGBUS, as after ftruncate(), and finds that the entry has
-//      changed. Growing again allocates the hole again, and says so when the file system is full.
-//      One thing is left: to read a hole takes a page of the file system. Who was stopped between
-//      finding an entry and copying it for longer than kGrace, in a file system that has been
-//      filled to the last page since then, would find none.
+//      the memory behind it is given back, as a hole: the file keeps its length, and what was
+//      mapped once stays mapped. So who still reads there, since it found its entry before that
+//      entry left, reads zeros instead of dying of SIGBUS, as after ftruncate(), and finds that the
+//      entry has changed. Growing again allocates the hole again, and says so when the file system
+//      is full. One thing is left: to read a hole takes a page of the file system. Who was stopped
+//      between finding an entry and copying it for longer than kGrace, in a file system that has
+//      been filled to the last page since then, would find none.
 //   4. never repaired in place when its header isn't ours: that is an error which names both sides.
 //
 // `capacity` may fall below `size`, while a resize is under way or was killed (store/resize.hpp):
@@ -96,9 +96,8 @@ class Arena {
   // The arena ends at `size` from now on. REQUIRES: the heap mutex; a block begins there.
   // Crash-safe: one store.
   void publish_shrinking(std::uint64_t size);
-  // Gives back up to `most` bytes of memory behind size() and behind `from`; returns where it ended,
-  // 0 at the end of the file. REQUIRES: the heap mutex.
-  // Crash-safe: nothing lies there.
+  // Gives back up to `most` bytes of memory behind size() and behind `from`; returns where it
+  // ended, 0 at the end of the file. REQUIRES: the heap mutex. Crash-safe: nothing lies there.
   std::uint64_t give_back(std::uint64_t from, std::uint64_t most);
   // Has this process's copy of the size fall with it. Called as an operation begins.
   void follow_size() {

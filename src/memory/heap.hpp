@@ -44,8 +44,8 @@
 //   H5  A nest's blocks are from one kNestFirst to the last kNestInner behind it. Free neighbours
 //       merge only inside of a nest, or outside of all. A free block becomes a nest, and an empty
 //       nest a free block, by one store of `sizes`; a sweep opens nests that are empty.
-//   H6  While the arena is larger than its ceiling (a resize is under way, or was killed), nothing is
-//       allocated above the ceiling: free blocks there are in no list, and a free block on both
+//   H6  While the arena is larger than its ceiling (a resize is under way, or was killed), nothing
+//       is allocated above the ceiling: free blocks there are in no list, and a free block on both
 //       sides of it is split there. So what lies above gets less, never more. Since the lists are
 //       rebuilt under the mutex that lowered the ceiling, no block has to be asked where it lies.
 // Killed at any instruction: H1 to H3 and H5 hold; the mutex is taken from the dead and the free
@@ -146,9 +146,9 @@ class Heap {
                                     OwnerTag me);
 
   // The ceiling falls to `capacity` bytes, a whole number of pages, if what is above could leave:
-  // what is free, the cache's, or what `leaves(offset)` says. kNotEnoughMemory: it can't, and nothing
-  // has changed. `leaves` is asked under the heap mutex: it must take no mutex.
-  // Crash-safe: one store; H6 from the sweep on that follows, by us or by who takes the mutex.
+  // what is free, the cache's, or what `leaves(offset)` says. kNotEnoughMemory: it can't, and
+  // nothing has changed. `leaves` is asked under the heap mutex: it must take no mutex. Crash-safe:
+  // one store; H6 from the sweep on that follows, by us or by who takes the mutex.
   Status lower(std::uint64_t capacity, const std::function<bool(std::uint64_t offset)>& leaves,
                OwnerTag me);
   // Does the block reach above a ceiling that is lower than the arena's end?
