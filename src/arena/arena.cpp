@@ -306,6 +306,11 @@ void Arena::publish_shrinking(std::uint64_t size) {
   follow_size();
 }
 
+bool Arena::takes_more_than_its_size() {
+  const Result<std::uint64_t> has = file_allocated(file_.get());
+  return has && has.value() > size();
+}
+
 std::uint64_t Arena::give_back(std::uint64_t from, std::uint64_t most) {
   const Result<std::uint64_t> end = file_size(file_.get());
   from = layout::align_up(std::max(from, size()), page_size());

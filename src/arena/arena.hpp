@@ -96,6 +96,8 @@ class Arena {
   // The arena ends at `size` from now on. REQUIRES: the heap mutex; a block begins there.
   // Crash-safe: one store.
   void publish_shrinking(std::uint64_t size);
+  // Is there something to give back?
+  bool takes_more_than_its_size();
   // Gives back up to `most` bytes of memory behind size() and behind `from`; returns where it
   // ended, 0 at the end of the file. REQUIRES: the heap mutex. Crash-safe: nothing lies there.
   std::uint64_t give_back(std::uint64_t from, std::uint64_t most);

@@ -24,22 +24,23 @@ Result<std::uint64_t> Resize::to(std::uint64_t memory, OwnerTag me) {
   const std::uint64_t page = base_.arena.header().fixed.page_size;
   const std::uint64_t wanted = memory / page * page;
   const std::uint64_t before = base_.arena.capacity();
-  if (wanted > before) {
-    base_.arena.raise(wanted);
-    CELERIAC_CRASH_POINT("resize.to.raised");
-    return base_.arena.capacity();
-  }
-  const Status lowered = lower(wanted, me);
-  if (!lowered) return lowered;
-  const Status emptied = empty_end(wanted, me);
-  if (!emptied) {
-    if (base_.arena.capacity() == wanted) base_.arena.raise(before);
-    return emptied;
+  base_.arena.raise(wanted);
+  CELERIAC_CRASH_POINT("resize.to.raised");
+  if (wanted <= before || base_.arena.size() > wanted) {  // or what a dead resizer has left
+    const Status lowered = lower(wanted, me);
+    if (!lowered) return lowered;
+    const Status emptied = empty_end(wanted, me);
+    if (!emptied) {
+      if (base_.arena.capacity() == wanted) base_.arena.raise(before);
+      return emptied;
+    }
   }
   CELERIAC_CRASH_POINT("resize.to.emptied");
-  const BlockingRegion away;
-  pause_ms(kGrace);
-  base_.heap.give_back(me);
+  if (base_.arena.takes_more_than_its_size()) {
+    const BlockingRegion away;
+    pause_ms(kGrace);
+    base_.heap.give_back(me);
+  }
   return base_.arena.capacity();
 }
 
