@@ -219,27 +219,28 @@ std::uint64_t Eviction::evict(OwnerTag me) {
   return guard.held() ? reclaim(me) : 0;
 }
 
-bool Eviction::vacate(std::uint32_t number, OwnerTag me) {
+Eviction::Vacated Eviction::vacate(std::uint32_t number, OwnerTag me) {
   const OperationScope operation(base_.owners.record(me.slot));
   const LogGuard guard(base_, segments_, me);
-  if (!guard.held()) return false;
+  if (!guard.held()) return Vacated::kStuck;
   const layout::SegmentRecord* r = segments_.record(number);
   const auto gone = [&] {
     return r == nullptr ||
            TaggedWord{r->word.load(std::memory_order_relaxed)}.state() == Segments::kFree ||
            !base_.heap.beyond(r->block.load(std::memory_order_relaxed));
   };
-  if (gone()) return true;
+  if (gone()) return Vacated::kGone;
   const std::uint64_t size = r->size.load(std::memory_order_relaxed);
   for (std::uint64_t given = 0; given < 2 * size && !base_.heap.may_fit(size + size / 8);) {
     const std::uint64_t freed = reclaim(me);
-    if (gone()) return true;
+    if (gone()) return Vacated::kGone;
     if (freed == 0) break;
     given += freed;
   }
-  drain(number, Fate::kKeep, me);
+  const Step last = drain(number, Fate::kKeep, me);
   CELERIAC_CRASH_POINT("eviction.vacate.drained");
-  return gone();
+  if (gone()) return Vacated::kGone;
+  return last.what == Step::kStuck ? Vacated::kStuck : Vacated::kBusy;
 }
 
 void Eviction::vacate_ghosts(OwnerTag me) {

@@ -12,6 +12,7 @@ namespace celeriac {
 namespace {
 
 constexpr std::uint64_t kPatience = 2 * kMutexPatience;  // without progress
+constexpr int kMostStuck = 3;                            // each has waited for kMutexPatience
 constexpr int kAtOnce = 16;                              // segments without a look at signals
 constexpr std::uint64_t kChunkBytes =
     aligned_bytes(sizeof(layout::SegmentRecord) * layout::kSegmentsPerChunk);
@@ -188,7 +189,8 @@ bool Resize::move_chunk(layout::Word& chunk, OwnerTag me) {
 Status Resize::empty_end(std::uint64_t ceiling, OwnerTag me) {
   std::uint64_t deadline = now_ns() + kPatience;
   std::uint64_t best = kNever;  // bytes in use above the ceiling, segments of the cache counted
-  bool room = true;             // for what isn't evicted, but moved
+  int stuck = 0;
+  bool room = true;  // for what isn't evicted, but moved
   for (bool first = true;; first = false) {
     {
       const BlockingRegion away;
@@ -212,7 +214,10 @@ Status Resize::empty_end(std::uint64_t ceiling, OwnerTag me) {
       if (blocking_interrupted()) return {Code::kInterrupted, "interrupted by a signal"};
       const BlockingRegion away;
       const std::size_t n = std::min<std::size_t>(segments.size(), kAtOnce);
-      for (std::size_t i = 0; i < n; ++i) eviction_.vacate(segments[i], me);
+      for (std::size_t i = 0; i < n; ++i) {
+        if (eviction_.vacate(segments[i], me) != Eviction::Vacated::kStuck) continue;
+        if (++stuck == kMostStuck) return mutex_timeout("a part of the cache");
+      }
       segments.erase(segments.begin(), segments.begin() + static_cast<std::ptrdiff_t>(n));
     }
     const std::uint64_t size = base_.heap.trim(me);
