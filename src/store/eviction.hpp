@@ -80,11 +80,11 @@ class Eviction {
   // REQUIRES: the caller holds no mutex of the arena. Thread-safe.
   // Crash-safe: entry by entry, as delete.
   std::uint64_t evict(OwnerTag me);
+  enum class Vacated { kGone, kBusy, kStuck };  // busy: being written; stuck: no mutex to be had
   // A segment has to leave its place (store/resize.hpp): what lives in it moves to the young end of
   // its queue, and is evicted only when no room for it can be had by evicting older ones.
   // REQUIRES: the caller holds no mutex of the arena. Thread-safe.
   // Crash-safe: entry by entry, as delete; X1 of store/index.hpp.
-  enum class Vacated { kGone, kBusy, kStuck };  // busy: being written; stuck: no mutex to be had
   Vacated vacate(std::uint32_t segment, OwnerTag me);
   // Forgets ghosts whose block has to leave its place; there are new ones with the next evictions.
   // Thread-safe. Crash-safe: as Ghosts::drop().

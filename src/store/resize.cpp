@@ -87,6 +87,7 @@ std::vector<std::uint32_t> Resize::beyond(OwnerTag me) {
   }
   std::sort(found.begin(), found.end());
   std::vector<std::uint32_t> numbers;
+  numbers.reserve(found.size());
   for (const auto& [age, number] : found) numbers.push_back(number);
   return numbers;
 }
@@ -101,7 +102,7 @@ void Resize::evict_to(std::uint64_t ceiling, OwnerTag me) {
   for (std::uint64_t i = 1; !fits() && i < 2ULL * segments_.high() + 64; ++i) {
     if (base_.arena.capacity() != ceiling || eviction_.evict(me) == 0) return;
     CELERIAC_CRASH_POINT("resize.evict.one");
-    if (i % (4 * kAtOnce) == 0) shrink_tables(me);
+    if (i % 64 == 0) shrink_tables(me);
   }
 }
 

@@ -74,6 +74,7 @@ def test_store_that_is_not_there(command: str, capsys: pytest.CaptureFixture[str
 
 
 def test_resize(store: celeriac.Store, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "memory=" in store.url, "which raises the ceiling again for nobody here"
     assert run("resize", store.url, "8M") == FINE
     assert "memory_limit: 8.0 MiB" in capsys.readouterr().out
     assert store.stats()["memory_limit"] == 8 << 20
@@ -86,6 +87,8 @@ def test_resize(store: celeriac.Store, capsys: pytest.CaptureFixture[str]) -> No
     captured = capsys.readouterr()
     assert "need" in captured.err
     assert captured.out == ""
+    for command in ("stats", "doctor"):
+        assert run(command, store.url) == FINE
     assert store.stats()["memory_limit"] == 8 << 20
 
 

@@ -27,7 +27,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 def run(options: argparse.Namespace) -> int:
     """Recover, then print what there is and what was found."""
-    with celeriac.connect(options.url, create=False) as store:
+    with celeriac.connect(options.url, create=False, memory=None) as store:
         owners = store.owners()
         repaired = store.recover()
         stats = store.stats()

@@ -25,7 +25,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 def run(options: argparse.Namespace) -> int:
     """Resize, and print what the store has then."""
-    with celeriac.connect(options.url, create=False) as store:
+    with celeriac.connect(options.url, create=False, memory=None) as store:
         store.resize(options.memory)
         stats = store.stats()
     for name in ("memory_limit", "memory_allocated", "memory_used"):

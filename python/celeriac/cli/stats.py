@@ -28,7 +28,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 def run(options: argparse.Namespace) -> int:
     """Print the statistics."""
-    with celeriac.connect(options.url, create=False) as store:
+    with celeriac.connect(options.url, create=False, memory=None) as store:
         stats = store.stats()
     if options.json:
         print(json.dumps(stats, indent=2))
