@@ -85,7 +85,7 @@ class Eviction {
   // its queue, and is evicted only when no room for it can be had by evicting older ones.
   // REQUIRES: the caller holds no mutex of the arena. Thread-safe.
   // Crash-safe: entry by entry, as delete; X1 of store/index.hpp.
-  Vacated vacate(std::uint32_t segment, OwnerTag me);
+  Vacated vacate(std::uint32_t number, OwnerTag me);
   // Forgets ghosts whose block has to leave its place; there are new ones with the next evictions.
   // Thread-safe. Crash-safe: as Ghosts::drop().
   void vacate_ghosts(OwnerTag me);
