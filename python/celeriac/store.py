@@ -237,7 +237,8 @@ class Store:
         Upward at once, for all processes. Downward the ceiling falls first; then caches are evicted
         by their policy until all fits, what is left moves down, and the memory above goes back to
         the file system. That takes about as long as writing those entries again; others read and
-        write meanwhile, and other threads run. Messages and entries of tables are never evicted.
+        write meanwhile, and other threads run. Messages and entries of tables are neither evicted
+        nor moved; most of them lie at the low end, but where caches filled it first, some don't.
 
         Raises NotEnoughMemory, with nothing changed, when they lie above the new ceiling, or when
         it is more than the file system or this process's address space can give;

@@ -107,15 +107,20 @@ TEST_F(ResizeTest, RecordsMoveUnderReaders) {
         if (v && !test::is_whole(*v)) ++torn;
       }
     });
-    EXPECT_EQ(resize(6 * kMiB), 6 * kMiB);
+    const Result<std::uint64_t> resized = core->cache().resize(6 * kMiB, me());
     stop = true;
     reader.join();
+    // Once in a while a message has found no room but above: then nothing has changed.
+    const bool in_the_way = resized.status().code() == Code::kNotEnoughMemory;
+    ASSERT_TRUE(resized.is_ok() || in_the_way) << resized.status().message();
+    EXPECT_EQ(core->arena().capacity(), (in_the_way ? 24 : 6) * kMiB);
+    EXPECT_EQ(queue.counts().ready, 600U);
+    EXPECT_EQ(queue.purge(), 600U);
+    EXPECT_EQ(resize(6 * kMiB), 6 * kMiB);
     EXPECT_EQ(torn, 0U);
     EXPECT_LE(file_bytes(), 6 * kMiB);
     EXPECT_GT(cache.counts().entries, 500U);
     expect_sound();
-    EXPECT_EQ(queue.counts().ready, 600U);
-    EXPECT_EQ(queue.purge(), 600U);
   }
 }
 
