@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -26,6 +27,43 @@ def test_random_damage(root: Path) -> None:
     )
     assert done.stdout == "", done.stdout + done.stderr[-5000:]
     assert done.returncode == 0, done.stderr[-5000:]
+
+
+def last_block(data: bytes) -> int:
+    """Where the heap's last block begins: the walk by sizes, from where the header says."""
+    (at,) = struct.unpack_from("=Q", data, 88)  # HeaderFixed.base_size
+    while True:
+        units = struct.unpack_from("=Q", data, at + 8)[0] & 0x3FFFFFFF
+        if at + units * 16 >= len(data):
+            return int(at)
+        at += units * 16
+
+
+@pytest.mark.parametrize("bit", [2, 9, 13, 18, 20, 27])
+def test_the_last_block_of_a_wrong_size(ours: Path, bit: int) -> None:
+    """Nobody recovers it first: who allocates meets it as it is."""
+    url = "shm://app?memory=16M"
+    with celeriac.connect(url) as store:
+        store.queue("q").put(b"m")  # the last block is free, and large
+    arena = ours / "app" / "arena"
+    data = bytearray(arena.read_bytes())
+    at = last_block(data)
+    data[at + 8 + bit // 8] ^= 1 << bit % 8
+    arena.write_bytes(data)
+    code = """
+import sys, celeriac
+store = celeriac.connect(sys.argv[1])
+for size in (int(sys.argv[2]), 500_000, 100, 3_000_000):
+    try:
+        store.queue("q").put(b"x" * size)
+        store.cache("c").set(str(size), b"y" * size)
+    except celeriac.CeleriacError:
+        pass
+"""
+    room = len(data) - at - 48  # so that what is left of it begins 16 bytes before the end
+    command = [sys.executable, "-c", code, url, str(max(room, 1))]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def spoil(arena: Path, text: bytes) -> None:

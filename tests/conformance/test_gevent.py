@@ -5,8 +5,14 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+
+pytestmark = pytest.mark.skipif(
+    "libasan" in Path("/proc/self/maps").read_text(),
+    reason="AddressSanitizer doesn't follow greenlets from stack to stack",
+)
 
 HEAD = """
 from gevent import monkey

@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 import celeriac
+from celeriac.django import location as locations
 from celeriac.django.cache import CeleriacCache
+from celeriac.url import parse_url
 
 # Helpers of these tests; pytest's importlib mode leaves sys.path alone.
 sys.path.insert(0, str(Path(__file__).parent / "support"))
@@ -34,6 +36,10 @@ def location() -> Iterator[str]:
     """The URL of a store that nobody else uses; removed after the test."""
     url = f"shm://t-{secrets.token_hex(8)}"
     yield url
+    # A process keeps the stores of its settings open: of these there are hundreds in one.
+    for known in [at for at in locations._locations if at.name == parse_url(url).name]:
+        if (opened := locations._locations.pop(known)._store) is not None:
+            opened.close()
     try:
         store = celeriac.connect(url, create=False)
     except celeriac.StoreNotFound:

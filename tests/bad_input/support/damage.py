@@ -4,9 +4,7 @@
 
 Prints a line for each seed whose child died of a signal, hung, or met an error that isn't
 celeriac's; ends with 1 if there was one. Each child damages a copy of a used store while nobody has
-it open, and then does a bit of everything with it: with even seeds anywhere, in one of several
-ways, up to a thousand times, in a store that was left by a killed process and is recovered first;
-with odd seeds one head of a block, in a store that was closed and is used as it is.
+it open, in one of several ways, and then does a bit of everything with it.
 """
 
 from __future__ import annotations
@@ -16,24 +14,20 @@ import os
 import random
 import shutil
 import signal
-import struct
 import sys
 import traceback
 from pathlib import Path
 
 import celeriac
 
-BASE_SIZE_AT = 88  # HeaderFixed.base_size: where the blocks begin
-WAYS = ("bits", "words", "used bits", "used words", "runs", "swap", "head")
-MEMORY = 8 << 20
 SECONDS = 10  # for one child; most need 50 ms
 
 
-def furnish(name: str, killed: bool) -> Path:
-    """A store with something in every corner, closed, or left by a process that was killed."""
+def furnish(name: str) -> Path:
+    """A store with something in every corner, left by a process that was killed."""
     pid = os.fork()
     if pid == 0:
-        store = celeriac.connect(f"shm://{name}?memory={MEMORY}")
+        store = celeriac.connect(f"shm://{name}?memory=8M")
         cache, table, queue = store.cache(), store.table("t"), store.queue("q")
         for i in range(300):
             cache.set(f"k{i}", b"%d" % i * (1 + i), ttl=None if i % 3 else 1000)
@@ -47,38 +41,22 @@ def furnish(name: str, killed: bool) -> Path:
         waiter = store.waiter()
         waiter.watch(queue)
         waiter.arm()
-        if killed:
-            os.kill(os.getpid(), signal.SIGKILL)
-        store.close()
-        os._exit(0)
+        os.kill(os.getpid(), signal.SIGKILL)
     os.waitpid(pid, 0)
     path = Path(os.environ["CELERIAC_SHM_DIR"]) / f"celeriac-{os.geteuid()}" / name
     assert (path / "arena").exists()
     return path
 
 
-def heads_of_blocks(data: bytes) -> list[int]:
-    """Where the heap's blocks begin, each with a word and its sizes, up to the arena's end."""
-    (at,) = struct.unpack_from("=Q", data, BASE_SIZE_AT)
-    heads = []
-    while at + 16 <= len(data) and (units := data[at + 8 : at + 12]) != bytes(4):
-        heads += [at, at + 8]
-        at += (int.from_bytes(units, "little") & 0x3FFFFFFF) * 16
-    return heads
-
-
-def damage(arena: Path, chance: random.Random, one_block: bool) -> str:
+def damage(arena: Path, chance: random.Random) -> str:
     """Changes bytes of the file; how, for the report."""
     size = arena.stat().st_size
     words = [w * 8 for w in range(size // 8)]
     data = bytearray(arena.read_bytes())
     used = [at for at in words if data[at : at + 8] != bytes(8)]
-    heads = heads_of_blocks(data)
-    how = chance.choice(["block's word", "block's bits"] if one_block else WAYS)
-    for _ in range(1 if one_block else chance.choice([1, 3, 10, 100, 1000])):
+    how = chance.choice(["bits", "words", "used bits", "used words", "runs", "swap", "head"])
+    for _ in range(chance.choice([1, 3, 10, 100, 1000])):
         at = chance.choice(used if how.startswith("used") or how == "swap" else words)
-        if one_block:
-            at = chance.choice(heads)
         if how == "head":  # behind what the checksum covers
             at = chance.randrange(13, 32) * 8
         if how.endswith("bits"):
@@ -106,17 +84,10 @@ def tried(call: object) -> None:
         pass
 
 
-def use(name: str, recover: bool) -> None:
+def use(name: str) -> None:
     """A bit of everything; celeriac's errors are right answers."""
     store = celeriac.connect(f"shm://{name}")
-    if recover:
-        tried(store.recover)
-    else:  # meets the damage as it is
-        free = min(store.stats()["memory_free"], MEMORY)
-        for size in (free - 4096, free // 2, 100_000):
-            tried(lambda size=size: store.queue("large").put(b"x" * max(size, 1)))
-        for i in range(3000):
-            tried(lambda i=i: store.cache("c").set(f"many{i}", b"v" * 200))
+    tried(store.recover)
     cache, table = store.cache(), store.table("t")
     for i in range(0, 300, 3):
         tried(lambda i=i: cache.get(f"k{i}"))
@@ -158,8 +129,7 @@ def one(source: Path, seed: int) -> str:
     name = f"damaged-{seed}"
     path = source.parent / name
     shutil.copytree(source, path, ignore=lambda _, names: [n for n in names if n != "arena"])
-    one_block = seed % 2 == 1
-    how = damage(path / "arena", random.Random(seed), one_block)
+    how = damage(path / "arena", random.Random(seed))
     pid = os.fork()
     if pid == 0:
         signal.alarm(SECONDS)
@@ -167,7 +137,7 @@ def one(source: Path, seed: int) -> str:
         faulthandler.dump_traceback_later(SECONDS - 1)
         status = 1
         try:
-            use(name, recover=not one_block)
+            use(name)
             status = 0
         except celeriac.CeleriacError:
             status = 0
@@ -187,13 +157,11 @@ def one(source: Path, seed: int) -> str:
 def main() -> int:
     root, count, first = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     os.environ["CELERIAC_SHM_DIR"] = root
-    sources = [furnish("killed", killed=True), furnish("closed", killed=False)]
-    failed = False
-    for seed in range(first, first + count):
-        if line := one(sources[seed % 2], seed):
-            print(line, flush=True)
-            failed = True
-    return failed
+    source = furnish("whole")
+    failures = [line for seed in range(first, first + count) if (line := one(source, seed))]
+    for line in failures:
+        print(line, flush=True)
+    return bool(failures)
 
 
 if __name__ == "__main__":

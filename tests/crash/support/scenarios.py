@@ -173,8 +173,8 @@ def cache_of_log(v: Victim) -> None:
     v.connect()
     cache = v.cache()
     v.call({}, lambda: cache._core.compare_and_set("k0", 1, "not stored", None))
-    for i in range(5000):
-        key = f"k{i * 11 % 3500}"
+    for i in range(3200):
+        key = f"k{i * 11 % 2600}"
         v.call({"evict": "c"}, lambda: None)
         v.set(key, f"{i} " * 300)
         if i % 3 == 0:
@@ -481,7 +481,7 @@ def _scenarios() -> list[Scenario]:
         Scenario("prefixes", cache_of_prefixes, nth=2),
         Scenario("no place", no_place),
         Scenario("many segments", cache_of_segments, nth=2),
-        Scenario("a cache of a log", cache_of_log, nth=2),
+        Scenario("a cache of a log", cache_of_log, nth=1),
         Scenario("resize", resize, nth=2, segments=200),
         Scenario("resize anew", resize, ((resize, "heap.lower.stored"),), nth=1, segments=200),
         Scenario("ten thousand", cache_of_ten_thousand, nth=2),
@@ -492,7 +492,7 @@ def _scenarios() -> list[Scenario]:
         Scenario("delayed", queue_delayed),
         Scenario("many delayed", queue_many_delayed, nth=1),
         Scenario("a long queue", queue_many, nth=1, memory="8M"),
-        Scenario("a queue of large messages", queue_of_large, nth=2),
+        Scenario("a queue of large messages", queue_of_large, nth=1),
         Scenario("purge", queue_purge, nth=5),
         Scenario("delete", queue_delete, nth=5),
         Scenario("put to a sleeper", put_two, ((blocked_consumer, "end"),)),
