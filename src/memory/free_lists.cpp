@@ -18,6 +18,7 @@ struct Links {
   layout::Word previous;
 };
 
+constexpr std::uint64_t kUnlisted = 1;  // in place of the previous block: in no list (H6)
 constexpr std::uint64_t kLeastNest = 4096;
 constexpr std::uint64_t kMostNest = 128 << 10U;
 
@@ -37,6 +38,20 @@ Heap::Bin Heap::bin_of(std::uint64_t units) {
 void Heap::insert(std::uint64_t offset) {
   layout::BlockHeader* b = block(offset);
   if (b == nullptr) return;
+  const std::uint64_t fence = this->fence();
+  if (std::uint64_t end = offset + sizes_of(*b).own * 16; end > fence) {
+    if (offset + kMinimumBlockUnits * 16 <= fence && fence + kMinimumBlockUnits * 16 <= end) {
+      split(offset, fence);
+      insert(fence);
+      end = fence;
+    }
+    if (end > fence) {
+      links(b)->next.store(0, std::memory_order_relaxed);
+      links(b)->previous.store(kUnlisted, std::memory_order_relaxed);
+      control_.free_bytes.fetch_add(end - offset, std::memory_order_relaxed);
+      return;
+    }
+  }
   const std::uint64_t units = sizes_of(*b).own;
   const Bin bin = bin_of(units);
   layout::FreeLists& lists = lists_of(sizes_of(*b).side);
@@ -60,6 +75,10 @@ void Heap::remove(std::uint64_t offset) {
   const Bin bin = bin_of(units);
   const std::uint64_t next = links(b)->next.load(std::memory_order_relaxed);
   const std::uint64_t previous = links(b)->previous.load(std::memory_order_relaxed);
+  if (previous == kUnlisted) {
+    control_.free_bytes.fetch_sub(units * 16, std::memory_order_relaxed);
+    return;
+  }
   if (layout::BlockHeader* n = block(next); next != 0 && n != nullptr) {
     links(n)->previous.store(previous, std::memory_order_relaxed);
   }

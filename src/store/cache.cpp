@@ -7,6 +7,7 @@
 #include "memory/block_states.hpp"
 #include "memory/copy.hpp"
 #include "platform/futex.hpp"
+#include "store/resize.hpp"
 #include "sync/parker.hpp"
 
 namespace celeriac {
@@ -386,6 +387,10 @@ Result<bool> Cache::limit(std::uint32_t space, std::uint32_t max_entries, OwnerT
   const std::uint64_t has = entries(space);
   if (max_entries != 0 && has > max_entries) eviction_.cull(space, has - max_entries, me);
   return true;
+}
+
+Result<std::uint64_t> Cache::resize(std::uint64_t memory, OwnerTag me) {
+  return Resize(base_, segments_, index_, eviction_).to(memory, me);
 }
 
 void Cache::each(std::uint32_t space, OwnerTag me,

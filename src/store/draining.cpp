@@ -221,6 +221,47 @@ std::uint64_t Eviction::make_room(std::uint64_t bytes, OwnerTag me) {
   return drop_expired_blocks(me);
 }
 
+std::uint64_t Eviction::evict(OwnerTag me) {
+  const OperationScope operation(base_.owners.record(me.slot));
+  const LogGuard guard(base_, segments_, me);
+  return guard.held() ? reclaim(me) : 0;
+}
+
+Eviction::Vacated Eviction::vacate(std::uint32_t number, OwnerTag me) {
+  const OperationScope operation(base_.owners.record(me.slot));
+  const LogGuard guard(base_, segments_, me);
+  if (!guard.held()) return Vacated::kStuck;
+  const layout::SegmentRecord* r = segments_.record(number);
+  const auto gone = [&] {
+    return r == nullptr ||
+           TaggedWord{r->word.load(std::memory_order_relaxed)}.state() == Segments::kFree ||
+           !base_.heap.beyond(r->block.load(std::memory_order_relaxed));
+  };
+  if (gone()) return Vacated::kGone;
+  const std::uint64_t size = r->size.load(std::memory_order_relaxed);
+  for (std::uint64_t given = 0; given < 2 * size && !base_.heap.may_fit(size + size / 8);) {
+    const std::uint64_t freed = reclaim(me);
+    if (gone()) return Vacated::kGone;
+    if (freed == 0) break;
+    given += freed;
+  }
+  const Step last = drain(number, Fate::kKeep, me);
+  CELERIAC_CRASH_POINT("eviction.vacate.drained");
+  if (gone()) return Vacated::kGone;
+  return last.what == Step::kStuck ? Vacated::kStuck : Vacated::kBusy;
+}
+
+void Eviction::vacate_ghosts(OwnerTag me) {
+  const OperationScope operation(base_.owners.record(me.slot));
+  const LogGuard guard(base_, segments_, me);
+  for (std::uint32_t i = 0; guard.held() && i < layout::kLogCount; ++i) {
+    layout::LogRecord& log = segments_.log(i);
+    const std::uint64_t block = log.ghosts.load(std::memory_order_relaxed);
+    if (block == 0 || !base_.heap.beyond(block)) continue;
+    Ghosts(base_, log, segments_.directory()).drop(me);
+  }
+}
+
 // Unlinks entries of a shard for which `gone` says so; how many bytes or entries, as it counts.
 // Nothing when the shard's mutex couldn't be had.
 template <class Gone>

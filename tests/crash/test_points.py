@@ -129,7 +129,7 @@ def test_death_at_each_point(scenario: Scenario, urls: Any) -> None:
     # Which shards have a table depends on the store's random seed: no more than there are keys.
     most["tables of the index"] = min(64, len(allowed.keys))
     # What a dead writer reserved in a segment keeps that segment until memory is short.
-    most[SEGMENTS] += 8
+    most[SEGMENTS] += scenario.segments
     deaths = 0
     for point in control.passed:
         for nth in range(1, scenario.nth * DEPTH + 1):

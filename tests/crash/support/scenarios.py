@@ -28,7 +28,8 @@ TAIL = 128  # bytes at a lane's end in which the head of its free nodes lies
 class Scenario:
     """`prologue`: (story, point or "end") of processes killed before; `deaths`: how many victims
     die one after the other; `nth`: at how many passages of each point; `company`: another process
-    is attached all the while, so that no victim is alone and makes the lanes anew."""
+    is attached all the while, so that no victim is alone and makes the lanes anew; `segments`: how
+    many more of them a death may leave than an end: those of dead writers, or more entries."""
 
     name: str
     story: Story
@@ -36,6 +37,7 @@ class Scenario:
     deaths: int = 1
     nth: int = 3
     company: bool = False
+    segments: int = 8
     memory: str = "4M"
 
 
@@ -178,6 +180,36 @@ def cache_of_log(v: Victim) -> None:
         if i % 3 == 0:
             v.call({}, lambda key=key: (cache.get(key), cache.get(key)))
     v.call({"evict": "c"}, lambda: None)
+
+
+def resize(v: Victim) -> None:
+    """Down, where messages stay and structures of all kinds are above; and up again."""
+    v.connect()
+    v.set("t", "stays", space="table")
+    for i in range(70):
+        v.set(f"k{i}", "x")
+    bulk = v.store.cache("bulk")
+
+    def fill() -> None:
+        bulk.set_many({f"b{i}": "s" * 1200 for i in range(3000)})
+
+    for size in (3_000_000, "2M", 9 << 18, "4M"):
+        v.call({"evict": "c"}, fill)
+        v.put(f"m{size}", 3000, priority=0 if size == "4M" else 5)
+        v.call({"evict": "c"}, fill)
+        for key in ("k1", "k2"):
+            v.set(key, str(size) * 30_000)
+            v.call({"evict": "c"}, lambda: None)
+        v.call({}, lambda: v.cache().get_many(["k1", "k2"]))
+        with contextlib.suppress(celeriac.NotEnoughMemory):  # once in a while a message is above
+            v.call({"evict": "c"}, lambda size=size: v.store.resize(size))
+        v.set("k", str(size))
+        v.call({"evict": "c"}, lambda: None)
+    for key in ("k1", "k2"):
+        v.delete(key)
+    queue = v.queue()
+    v.call({"purge": True}, queue.delete)
+    v.call({"evict": "c"}, fill)  # as many segments as there ever were
 
 
 def cache_of_ten_thousand(v: Victim) -> None:
@@ -450,6 +482,8 @@ def _scenarios() -> list[Scenario]:
         Scenario("no place", no_place),
         Scenario("many segments", cache_of_segments, nth=2),
         Scenario("a cache of a log", cache_of_log, nth=1),
+        Scenario("resize", resize, nth=2, segments=200),
+        Scenario("resize anew", resize, ((resize, "heap.lower.stored"),), nth=1, segments=200),
         Scenario("ten thousand", cache_of_ten_thousand, nth=2),
         Scenario("hot and large", cache_hot_and_large, nth=2),
         Scenario("a cache of ten", cache_of_ten),
