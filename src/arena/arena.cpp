@@ -237,12 +237,15 @@ void Arena::raise(std::uint64_t memory) {
   const std::uint64_t wanted = memory / page_size() * page_size();
   std::uint64_t now = capacity();
   auto* heap = fixed<layout::HeapControl>(layout::kHeap);
-  if (now < wanted && now < size()) heap->dirty.store(1, std::memory_order_release);
+  const bool unlists = now < wanted && now < size();
+  if (unlists) heap->dirty.store(1, std::memory_order_release);
   CELERIAC_CRASH_POINT("arena.raise.begun");
   // Relaxed: a ceiling, not a publication.
   while (now < wanted &&
          !header().capacity.compare_exchange_weak(now, wanted, std::memory_order_relaxed)) {
   }
+  // Again: somebody may have swept in between, by the old ceiling.
+  if (unlists) heap->dirty.store(1, std::memory_order_release);
 }
 
 char* Arena::map_more(std::uint64_t offset, std::uint64_t bytes) {

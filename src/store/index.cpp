@@ -227,7 +227,7 @@ bool Index::grow(std::uint32_t shard_index, Fit fit, OwnerTag me) {
   return replace(shard_index, size_class, fit, me);
 }
 
-bool Index::shrink(std::uint32_t shard_index, bool moves, OwnerTag me) {
+bool Index::shrink(std::uint32_t shard_index, bool moves, Fit fit, OwnerTag me) {
   const TableWord old{shard(shard_index).table.load(std::memory_order_relaxed)};
   const layout::Bucket* b = buckets(old);
   if (b == nullptr) return true;
@@ -237,7 +237,7 @@ bool Index::shrink(std::uint32_t shard_index, bool moves, OwnerTag me) {
   // Up to four fifths full, so that it doesn't grow again at once.
   while (TableWord::size_of(size_class) * 32 < words * 5) ++size_class;
   if (!moves && TableWord::size_of(size_class) * 4 > old.size() * 3) return true;
-  return replace(shard_index, size_class, Fit::kAnyHole, me);
+  return replace(shard_index, size_class, fit, me);
 }
 
 // A table of that class, or a larger one if it must be, in place of the shard's.

@@ -147,7 +147,7 @@ class Index {
   // A table that is larger than its words need becomes smaller; `moves`: it becomes another one in
   // any case, since its block has to go. False when there is no room for it.
   // Crash-safe: one store; X3.
-  bool shrink(std::uint32_t shard, bool moves, OwnerTag me);
+  bool shrink(std::uint32_t shard, bool moves, Fit fit, OwnerTag me);
   // Bytes in one piece for the next larger table. REQUIRES: nothing; a hint.
   std::uint64_t next_table(std::uint32_t shard);
   layout::Word* victim(const Place& place);

@@ -116,12 +116,14 @@ bool Resize::shrink_tables(OwnerTag me) {
     };
     bool done = false;
     for (int i = 0; !done && i < 3; ++i) {
-      // The cache gives way to a table that has to move.
+      // The cache gives way to a table that has to move: were it put where there is room, it would
+      // open a nest there, and what comes into that nest may have to stay.
       if (i > 0) eviction_.push(index_.next_table(shard), me);
+      const Fit fit = i < 2 ? Fit::kProper : Fit::kAnyHole;
       const ShardGuard guard(base_, index_, shard, me);
       if (!guard.held()) break;
       const bool moves = block() != 0 && base_.heap.beyond(block());
-      done = index_.shrink(shard, moves, me) || !moves;
+      done = index_.shrink(shard, moves, fit, me) || !moves;
     }
     CELERIAC_CRASH_POINT("resize.tables.one");
     all = all && done;
@@ -139,17 +141,18 @@ bool Resize::move_records(OwnerTag me) {
       return block != 0 && base_.heap.beyond(block);
     };
     if (!above()) continue;
-    if (!move_chunk(chunk, me)) eviction_.push(base_.heap.piece(kChunkBytes), me);
-    all = (!above() || move_chunk(chunk, me)) && all;
+    if (move_chunk(chunk, Fit::kProper, me)) continue;
+    eviction_.push(base_.heap.piece(kChunkBytes), me);
+    all = (!above() || move_chunk(chunk, Fit::kAnyHole, me)) && all;
   }
   return all;
 }
 
-bool Resize::move_chunk(layout::Word& chunk, OwnerTag me) {
+bool Resize::move_chunk(layout::Word& chunk, Fit fit, OwnerTag me) {
   const LogGuard guard(base_, segments_, me);
   const std::uint64_t old = chunk.load(std::memory_order_relaxed);
   if (!guard.held() || old == 0) return false;
-  const Result<std::uint64_t> block = base_.heap.allocate(kChunkBytes, me);
+  const Result<std::uint64_t> block = base_.heap.allocate(kChunkBytes, me, fit);
   if (!block) return false;
   const auto records = [&](std::uint64_t in) {
     return base_.arena.at<layout::SegmentRecord>(

@@ -63,7 +63,7 @@ class Resize {
   bool shrink_tables(OwnerTag me);
   std::vector<std::uint32_t> beyond(OwnerTag me);
   bool move_records(OwnerTag me);
-  bool move_chunk(layout::Word& chunk, OwnerTag me);
+  bool move_chunk(layout::Word& chunk, Fit fit, OwnerTag me);
   bool movable(std::uint64_t block);
 
   Base& base_;

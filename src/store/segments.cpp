@@ -429,9 +429,12 @@ bool Segments::claimed(std::uint64_t block) {
 
 void Segments::blank_records(std::uint64_t block) {
   const std::uint64_t end = block + sizeof(layout::BlockHeader) + base_.heap.room(block);
-  auto* r = base_.arena.at<layout::SegmentRecord>(aligned_object(block), 0);
-  const std::uint64_t n = (end - std::min(end, aligned_object(block))) / sizeof *r;
-  for (std::uint64_t i = 0; i < n && i < layout::kSegmentsPerChunk; ++i) {
+  const std::uint64_t n = std::min<std::uint64_t>(
+      (end - std::min(end, aligned_object(block))) / sizeof(layout::SegmentRecord),
+      layout::kSegmentsPerChunk);
+  auto* r = base_.arena.at<layout::SegmentRecord>(aligned_object(block),
+                                                  n * sizeof(layout::SegmentRecord));
+  for (std::uint64_t i = 0; r != nullptr && i < n; ++i) {
     r[i].word.store(0, std::memory_order_release);
   }
   CELERIAC_CRASH_POINT("segments.records.blanked");
