@@ -166,14 +166,12 @@ std::uint64_t Heap::find(layout::FreeLists& lists, std::uint64_t units) {
   return pop_fitting(lists, bin_of(units), units);  // the bin below may hold one that fits exactly
 }
 
-// A free block of the open heap with `units`, in a bounded number of looks: of those that fit best,
-// for the cache the highest whose high end is above the line, for others the lowest whose low end
-// is below it.
-std::uint64_t Heap::search(std::uint64_t units, bool for_cache, std::uint64_t line) {
-  layout::FreeLists& lists = control_.lists[0];
+// A free block with `units`, in as many looks as there are: of those that fit best, for the cache
+// the highest whose high end is above the line, for others the lowest whose low end is below it.
+std::uint64_t Heap::search(layout::FreeLists& lists, std::uint64_t units, bool for_cache,
+                           std::uint64_t line, int* looks) {
   const Bin least = bin_of(units);
   std::uint64_t best = 0;
-  int looks = 512;
   for (std::uint64_t firsts =
            lists.first_bitmap.load(std::memory_order_relaxed) & (~0ULL << least.first);
        firsts != 0; firsts &= firsts - 1) {
@@ -183,7 +181,7 @@ std::uint64_t Heap::search(std::uint64_t units, bool for_cache, std::uint64_t li
     for (; seconds != 0; seconds &= seconds - 1) {
       layout::Word& head = lists.heads[first][std::countr_zero(seconds)];
       std::uint64_t offset = head.load(std::memory_order_relaxed);
-      for (; offset != 0 && looks > 0; --looks) {
+      for (; offset != 0 && *looks > 0; --*looks) {
         layout::BlockHeader* b = listed(head, offset);
         if (b == nullptr) break;
         const std::uint64_t own = sizes_of(*b).own;
@@ -221,11 +219,26 @@ std::uint64_t Heap::line(std::uint64_t units) const {
 
 // A block of so many units, in no list; 0 if there is none where it belongs.
 std::uint64_t Heap::place(std::uint64_t units, Fit fit, std::uint64_t line) {
-  if (fit == Fit::kCache || fit == Fit::kMoved) return cut(search(units, true, line), units, true);
-  if (!small(units)) return cut(search(units, false, line), units, false);
-  const std::uint64_t offset = cut(find(control_.lists[1], units), units, false);
-  if (offset != 0) return offset;
-  const std::uint64_t nest = cut(search(nest_units(), false, line), nest_units(), false);
+  auto& [open, nests] = control_.lists;
+  int looks = 512;
+  if (fit == Fit::kCache || fit == Fit::kMoved) {
+    return cut(search(open, units, true, line, &looks), units, true);
+  }
+  if (!small(units)) return cut(search(open, units, false, line, &looks), units, false);
+  std::uint64_t offset = find(nests, units);
+  if (offset + units * 16 > line) {
+    // That nest is where there was no other room. What stays in it would keep the arena long: a
+    // lower one, then, or a new one; unless there are many like that.
+    int few = 64;
+    const std::uint64_t lower = search(nests, units, false, line, &few);
+    if (lower != 0 || few > 0) {
+      insert(offset);
+      offset = lower;
+    }
+  }
+  if (offset != 0) return cut(offset, units, false);
+  const std::uint64_t nest =
+      cut(search(open, nest_units(), false, line, &looks), nest_units(), false);
   if (nest == 0) return 0;
   BlockSizes sizes = this->sizes(nest);
   sizes.side = Side::kNestFirst;

@@ -17,8 +17,8 @@
 //   nest       a block of the open heap, of 1/1024 of the arena, that is cut up for small blocks
 //              (up to an eighth of a nest): its first block is on the side kNestFirst, all behind
 //              it kNestInner. A nest in which nothing lives becomes one block of the open heap.
-// Only when no nest can be had and nothing gives way, a small block goes to any hole, and a larger
-// one into a nest.
+// Only when no nest can be had there and nothing gives way, a small block goes to a nest above the
+// line or any hole, and a larger one into a nest.
 //
 // States of a block
 //   kFree       nobody's; in a free list, or about to be found by a sweep
@@ -200,7 +200,8 @@ class Heap {
   std::uint64_t place(std::uint64_t units, Fit fit, std::uint64_t line);
   std::uint64_t cut(std::uint64_t offset, std::uint64_t units, bool high);
   std::uint64_t find(layout::FreeLists& lists, std::uint64_t units);
-  std::uint64_t search(std::uint64_t units, bool for_cache, std::uint64_t line);
+  std::uint64_t search(layout::FreeLists& lists, std::uint64_t units, bool for_cache,
+                       std::uint64_t line, int* looks);
   layout::BlockHeader* listed(layout::Word& head, std::uint64_t offset);
   std::uint64_t pop_fitting(layout::FreeLists& lists, Bin bin, std::uint64_t units);
   void insert(std::uint64_t offset);
