@@ -381,11 +381,13 @@ Result<bool> Cache::clear(std::uint32_t space, OwnerTag me) {
 }
 
 Result<bool> Cache::limit(std::uint32_t space, std::uint32_t max_entries, OwnerTag me) {
-  if (spaces_.good(space) && spaces_.max_entries(space) == max_entries) return true;
+  const std::uint32_t before = spaces_.max_entries(space);
+  if (spaces_.good(space) && before == max_entries) return true;
   Result<bool> limited = spaces_.limit(space, max_entries, me);
   if (!limited || !limited.value()) return limited;
   const std::uint64_t has = entries(space);
   if (max_entries != 0 && has > max_entries) eviction_.cull(space, has - max_entries, me);
+  if (max_entries != 0 && before == 0 && has != 0) eviction_.gather(space, me);
   return true;
 }
 

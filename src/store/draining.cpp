@@ -122,10 +122,13 @@ bool Eviction::relocate(std::uint32_t number, Found& entry, const Place& place, 
                         unsigned frequency, Fate fate, OwnerTag me) {
   SegmentPlace to =
       SegmentPlace::unpack(segments_.record(number)->place.load(std::memory_order_relaxed));
-  if (to.single && fate == Fate::kPolicy) {
-    segments_.move(number, queue);
+  const std::uint32_t log = log_of(entry.head.space);  // the cache may have got a limit since
+  if (to.single && (fate == Fate::kPolicy || log != to.log)) {
+    segments_.move(number, log, queue);
   } else {
+    to.log = log;
     to.queue = queue;
+    to.life = 0;
     if (to.log == 0) to.life = Segments::life_class(entry.head.expires, now_ns());
     const RoomFor what = fate == Fate::kPush ? RoomFor::kPushed : RoomFor::kDrained;
     const Result<Reserved> room = room_for(to, entry.head, what, me);
@@ -171,6 +174,67 @@ void Eviction::repair(const DeadOwners& dead, OwnerTag me) {
     }
     CELERIAC_CRASH_POINT("eviction.repair.looked");
     if (leads_nowhere) segments_.remove(number, me);
+  }
+}
+
+// ------------------------------------------------------------------------------- a first limit
+
+void Eviction::gather(std::uint32_t space, OwnerTag me) {
+  const OperationScope operation(base_.owners.record(me.slot));
+  std::vector<std::uint32_t> numbers;  // of the common log, the oldest first
+  {
+    const LogGuard guard(base_, segments_, me);
+    for (const layout::SegmentQueue& queue : segments_.log(0).queues) {
+      std::uint32_t number = guard.held() ? queue.head.load(std::memory_order_relaxed) : 0;
+      for (std::uint32_t i = 0; number != 0 && i < segments_.high(); ++i) {
+        const layout::SegmentRecord* r = segments_.record(number);
+        if (r == nullptr) break;
+        numbers.push_back(number);
+        number = r->next.load(std::memory_order_relaxed);
+      }
+    }
+  }
+  for (const std::uint32_t number : numbers) gather_from(number, space, me);
+}
+
+void Eviction::gather_from(std::uint32_t number, std::uint32_t space, OwnerTag me) {
+  const LogGuard guard(base_, segments_, me);
+  if (!guard.held()) return;
+  if (!base_.heap.may_fit(segments_.ordinary())) reclaim(me);  // for what is copied
+  const layout::SegmentRecord* r = segments_.record(number);
+  const auto common = [&] {
+    return r != nullptr &&
+           TaggedWord{r->word.load(std::memory_order_relaxed)}.state() != Segments::kFree &&
+           SegmentPlace::unpack(r->place.load(std::memory_order_relaxed)).log == 0;
+  };
+  if (!common()) return;
+  const std::uint32_t generation = spaces_.generation(space);
+  const SegmentPlace from = SegmentPlace::unpack(r->place.load(std::memory_order_relaxed));
+  bool sealed = false;
+  for (std::uint64_t at = r->cursor.load(std::memory_order_relaxed);
+       common() && at < r->used.load(std::memory_order_acquire);) {
+    const Location here = Location::in_segment(number, at);
+    Found entry;
+    if (!index_.entry(IndexWord{here.bits}, &entry.place, &entry.head)) break;
+    at = entry.head.end;
+    if (entry.head.space != space_index(space)) continue;
+    if (!sealed) segments_.seal(number);  // what isn't linked yet will be, in the cache's own log
+    sealed = true;
+    const Place place(index_.hash_of(entry.place, entry.head));
+    const ShardGuard shard(base_, index_, place.shard, me);
+    entry.way = shard.held() ? index_.find_at(place, here) : nullptr;
+    if (entry.way == nullptr) continue;
+    entry.word = {entry.way->load(std::memory_order_relaxed)};
+    if (!Index::belongs(entry.word, entry.head, space, generation)) continue;
+    const unsigned frequency = entry.word.frequency();
+    if (!relocate(number, entry, place, from.queue, frequency, Fate::kKeep, me)) {
+      count_out(entry, me);
+      index_.unlink(place.shard, entry.way, me);
+    }
+    CELERIAC_CRASH_POINT("eviction.gather.moved");
+  }
+  if (common() && sealed && load_live(r->live).entries() == 0 && !segments_.being_written(number)) {
+    segments_.remove(number, me);
   }
 }
 

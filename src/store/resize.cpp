@@ -12,7 +12,7 @@ namespace celeriac {
 namespace {
 
 constexpr std::uint64_t kPatience = 2 * kMutexPatience;  // without progress
-constexpr int kMostStuck = 3;                            // each has waited for kMutexPatience
+constexpr int kMostStuck = 2;                            // each has waited for kMutexPatience
 constexpr int kAtOnce = 16;                              // segments without a look at signals
 constexpr std::uint64_t kChunkBytes =
     aligned_bytes(sizeof(layout::SegmentRecord) * layout::kSegmentsPerChunk);

@@ -365,17 +365,18 @@ void Segments::give_up_spares(OwnerTag me) {
   }
 }
 
-void Segments::move(std::uint32_t number, std::uint32_t queue) {
+void Segments::move(std::uint32_t number, std::uint32_t log, std::uint32_t queue) {
   layout::SegmentRecord* r = record(number);
   if (r == nullptr) return;
   SegmentPlace at = SegmentPlace::unpack(r->place.load(std::memory_order_relaxed));
   const Live live = load_live(r->live);
   unchain(number);
-  subtract_live(log(at.log).queues[at.queue].live, live);
+  subtract_live(this->log(at.log).queues[at.queue].live, live);
+  at.log = log;
   at.queue = queue;
   r->place.store(at.pack(), std::memory_order_relaxed);
   CELERIAC_CRASH_POINT("segments.move.placed");
-  add_live(log(at.log).queues[at.queue].live, live);
+  add_live(this->log(at.log).queues[at.queue].live, live);
   r->cursor.store(kSinglePlace, std::memory_order_relaxed);
   chain(number);
 }

@@ -168,9 +168,9 @@ class Segments {
   void remove(std::uint32_t number, OwnerTag me, bool may_spare = true);
   // The spare blocks become free. Crash-safe: each is settled by `pending`.
   void give_up_spares(OwnerTag me);
-  // A single segment changes its queue, and goes to the young end.
+  // A single segment changes its log or queue, and goes to the young end.
   // Crash-safe: chains are rebuilt.
-  void move(std::uint32_t number, std::uint32_t queue);
+  void move(std::uint32_t number, std::uint32_t log, std::uint32_t queue);
   bool is_open(std::uint32_t number);
   // What was a chunk of records isn't any more: who still looks there finds that its segment is
   // kFree. REQUIRES: no structure leads to the block. Crash-safe: repair() does it again.
