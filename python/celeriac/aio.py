@@ -396,6 +396,10 @@ class AsyncStore(_Handle):
     recover = _twin(sync.Store.recover)
     close = _twin(sync.Store.close)
 
+    async def resize(self, memory: int | str) -> int:
+        """See Store.resize; in a thread, for it may work for long."""
+        return await asyncio.to_thread(self.sync.resize, memory)
+
     async def destroy(self, force: bool = False) -> None:
         """See Store.destroy; in a thread, for it may wait for others to leave."""
         await asyncio.to_thread(self.sync.destroy, force)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import dataclasses
 import os
 import threading
 import weakref
@@ -18,7 +19,7 @@ from celeriac.errors import ConfigurationError, StoreNotFound
 from celeriac.prefix_stats import PrefixStats, counted, lead_size
 from celeriac.queue import Queue, Waiter
 from celeriac.table import Table
-from celeriac.url import DEFAULT_MEMORY, StoreURL, parse_url
+from celeriac.url import DEFAULT_MEMORY, StoreURL, parse_size, parse_url
 
 _open: weakref.WeakSet[Store] = weakref.WeakSet()
 _default: Store | None = None
@@ -269,6 +270,35 @@ class Store:
         """
         return self._core.recover()
 
+    def resize(self, memory: int | str) -> int:
+        """Change the ceiling of the store's memory while it is in use; the ceiling in bytes that
+        holds then, which is another when somebody else has set it meanwhile.
+
+        :param memory: bytes, or ``512M``, ``2G``, as in connect(); rounded down to whole pages.
+
+        Upward at once, for all processes. Downward the ceiling falls first; then caches are evicted
+        by their policy until all fits, what is left moves down, and the memory above goes back to
+        the file system. That takes about as long as writing those entries again; others read and
+        write meanwhile, and other threads run. Messages and entries of tables are neither evicted
+        nor moved; most of them lie at the low end, but where caches filled it first, some don't.
+
+        Raises NotEnoughMemory, with nothing changed, when they lie above the new ceiling, or when
+        it is more than the file system or this process's address space can give;
+        ConfigurationError for what is no size or less than 2M; LockTimeout when a stopped process
+        keeps it from being finished, and NotEnoughMemory when the cache's index finds no room: then
+        the ceiling is as before, but entries of caches may have been evicted.
+
+        Who connects with a larger ``memory=`` later raises the ceiling again; who names none
+        leaves it. Thread-safe and fork-safe. A process that is killed meanwhile leaves the old
+        ceiling or the new one, and perhaps memory above it that isn't given back yet: nothing grows
+        above the new one, and the next resize() does the rest.
+        """
+        bytes_now = self._core.resize(parse_size(memory))
+        if self._url.options.memory is not None:  # or a pickled handle would undo it
+            options = dataclasses.replace(self._url.options, memory=bytes_now)
+            self._url = dataclasses.replace(self._url, options=options)
+        return bytes_now
+
     def close(self) -> None:
         """End this handle, and the caches, queues and messages made from it.
 
@@ -288,7 +318,8 @@ def connect(url: str, **options: Any) -> Store:
 
     :param url: ``shm://NAME``, with options as query: ``shm://app?memory=512M``.
     :param memory: ceiling of the store; bytes, or ``512M``, ``2G``; default 256M. It starts small
-        and grows.
+        and grows. Of a store that is there it raises the ceiling, and never lowers it: that is
+        Store.resize(). Without it the ceiling stays what it is.
     :param create: False raises StoreNotFound when there is no such store.
     :param mode: permissions of its files, 0600 (default) or 0660, the same in every URL of a
         user: the directory of his stores has it too. A store is its user's alone with either.

@@ -25,20 +25,20 @@ std::uint64_t extent_size(std::uint64_t capacity) {
 
 std::string mib(std::uint64_t bytes) { return std::to_string(bytes >> 20U) + " MiB"; }
 
-Status check_memory(const ArenaOptions& options, int directory, std::uint64_t already,
+Status check_memory(std::uint64_t memory, int directory, std::uint64_t already,
                     const std::string& path) {
-  if (options.memory < kMinimumMemory) {
-    return {Code::kConfiguration, "memory=" + std::to_string(options.memory) +
+  if (memory < kMinimumMemory) {
+    return {Code::kConfiguration, "memory=" + std::to_string(memory) +
                                       " bytes is too small: an arena needs at least " +
                                       mib(kMinimumMemory) + " (memory=2M)"};
   }
   Result<FileSpace> space = file_space(directory);
   if (!space) return space.status();
   const std::uint64_t have = space.value().free + already;
-  if (options.memory > have) {
-    return {Code::kNotEnoughMemory, "memory=" + mib(options.memory) + " for the store at " + path +
+  if (memory > have) {
+    return {Code::kNotEnoughMemory, "memory=" + mib(memory) + " for the store at " + path +
                                         " is more than its file system can give: need " +
-                                        mib(options.memory) + ", have " + mib(have) +
+                                        mib(memory) + ", have " + mib(have) +
                                         " free; lower memory=, or enlarge the file system "
                                         "(docker run --shm-size, Kubernetes emptyDir medium: "
                                         "Memory)"};
@@ -124,10 +124,11 @@ void Arena::finish_destruction() {
   }
   mapping_ = Mapping();
   mapped_.store(0, std::memory_order_relaxed);
+  ever_mapped_ = 0;
 }
 
 Status Arena::create_file(const ArenaOptions& options) {
-  Status memory = check_memory(options, directory_.get(), 0, path_);
+  Status memory = check_memory(options.memory, directory_.get(), 0, path_);
   if (!memory) return memory;
   Result<Fd> file = create_unnamed(directory_.get(), mode_);
   if (!file) return file.status();
@@ -187,7 +188,8 @@ Status Arena::attach(const ArenaOptions& options) {
   read = read_at(file_.get(), &ceiling, sizeof ceiling, offsetof(layout::Header, capacity));
   if (!read) return read;
   if (options.memory < kMinimumMemory || (options.memory_given && options.memory > ceiling)) {
-    Status fits = check_memory(options, directory_.get(), bytes.value(), path_);
+    const Result<std::uint64_t> has = file_allocated(file_.get());
+    Status fits = check_memory(options.memory, directory_.get(), has ? has.value() : 0, path_);
     if (!fits) return fits;
   }
   Result<Mapping> mapping = Mapping::reserve(std::max(kReservation, options.memory));
@@ -199,10 +201,11 @@ Status Arena::attach(const ArenaOptions& options) {
   Status first = mapping_.map(file_.get(), 0, layout::kBlocks);
   if (!first) return first;
   mapped_.store(layout::kBlocks, std::memory_order_release);
+  ever_mapped_ = layout::kBlocks;
   const std::uint64_t size = this->size();
   bytes = file_size(file_.get());  // after `size`: it may have grown since the first look
   if (!bytes) return bytes.status();
-  if (size > bytes.value() || size > capacity() + kFirstExtent || size < layout::kBlocks) {
+  if (size > bytes.value() || size < layout::kBlocks || capacity() < kMinimumMemory) {
     return {Code::kCorrupt, path_ + "/arena says it has " + std::to_string(size) +
                                 " bytes and has " + std::to_string(bytes.value()) +
                                 ": it was truncated; stop its processes and remove the directory " +
@@ -211,15 +214,38 @@ Status Arena::attach(const ArenaOptions& options) {
   if (size > layout::kBlocks && map_more(layout::kBlocks, size - layout::kBlocks) == nullptr) {
     return {Code::kNotEnoughMemory, "can't map the arena at " + path_};
   }
-  if (options.memory_given) {
-    const std::uint64_t wanted = options.memory / page_size() * page_size();
-    std::uint64_t now = capacity();
-    // Relaxed: a ceiling, not a publication. Crash-safe: one CAS.
-    while (now < wanted &&
-           !header().capacity.compare_exchange_weak(now, wanted, std::memory_order_relaxed)) {
-    }
-  }
+  if (options.memory_given) raise(options.memory);
   return Status::ok();
+}
+
+Status Arena::check_ceiling(std::uint64_t memory) {
+  const Result<std::uint64_t> has = file_allocated(file_.get());
+  if (!has) return has.status();
+  if (memory <= capacity() && memory >= kMinimumMemory) return Status::ok();
+  Status fits = check_memory(memory, directory_.get(), has.value(), path_);
+  if (!fits) return fits;
+  if (memory <= mapping_.reserved()) return Status::ok();
+  return {Code::kNotEnoughMemory,
+          "memory=" + mib(memory) + " for the store at " + path_ + " is more than the " +
+              mib(mapping_.reserved()) +
+              " of address space that this process has reserved for it: restart the processes "
+              "that use it with memory=" +
+              std::to_string(memory >> 20U) + "M"};
+}
+
+void Arena::raise(std::uint64_t memory) {
+  const std::uint64_t wanted = memory / page_size() * page_size();
+  std::uint64_t now = capacity();
+  auto* heap = fixed<layout::HeapControl>(layout::kHeap);
+  const bool unlists = now < wanted && now < size();
+  if (unlists) heap->dirty.store(1, std::memory_order_release);
+  CELERIAC_CRASH_POINT("arena.raise.begun");
+  // Relaxed: a ceiling, not a publication.
+  while (now < wanted &&
+         !header().capacity.compare_exchange_weak(now, wanted, std::memory_order_relaxed)) {
+  }
+  // Again: somebody may have swept in between, by the old ceiling.
+  if (unlists) heap->dirty.store(1, std::memory_order_release);
 }
 
 char* Arena::map_more(std::uint64_t offset, std::uint64_t bytes) {
@@ -229,7 +255,7 @@ char* Arena::map_more(std::uint64_t offset, std::uint64_t bytes) {
   if (size > mapped && size <= mapping_.reserved()) {
     Result<std::uint64_t> on_disk = file_size(file_.get());
     if (!on_disk || on_disk.value() < size) return nullptr;
-    if (!mapping_.map(file_.get(), mapped, size - mapped)) return nullptr;
+    if (!map_to(size)) return nullptr;
     mapped = size;
     // release pairs with the acquire in bytes_at(): who sees the size sees the mapping
     mapped_.store(mapped, std::memory_order_release);
@@ -256,19 +282,47 @@ Result<std::uint64_t> Arena::prepare_growth(std::uint64_t bytes, std::uint64_t c
   if (!allocated) return allocated;
   CELERIAC_CRASH_POINT("arena.grow.allocated");
   const std::lock_guard lock(map_mutex_);
-  const std::uint64_t mapped = mapped_.load(std::memory_order_relaxed);
-  if (mapped < size + wanted) {
-    Status ok = mapping_.map(file_.get(), mapped, size + wanted - mapped);
+  if (mapped_.load(std::memory_order_relaxed) < size + wanted) {
+    Status ok = map_to(size + wanted);
     if (!ok) return ok;
     mapped_.store(size + wanted, std::memory_order_release);
   }
   return wanted;
 }
 
+Status Arena::map_to(std::uint64_t size) {
+  if (size <= ever_mapped_) return Status::ok();
+  Status ok = mapping_.map(file_.get(), ever_mapped_, size - ever_mapped_);
+  if (ok) ever_mapped_ = size;
+  return ok;
+}
+
 void Arena::publish_growth(std::uint64_t bytes) {
   // release pairs with size(): who sees the new size sees the block header written before
   header().size.store(size() + bytes, std::memory_order_release);
   CELERIAC_CRASH_POINT("arena.grow.published");
+}
+
+void Arena::publish_shrinking(std::uint64_t size) {
+  // release: the block that ended behind `size` ends there, for who sees it
+  header().size.store(size, std::memory_order_release);
+  CELERIAC_CRASH_POINT("arena.shrink.published");
+  follow_size();
+}
+
+bool Arena::takes_more_than_its_size() {
+  const Result<std::uint64_t> has = file_allocated(file_.get());
+  return has && has.value() > size();
+}
+
+std::uint64_t Arena::give_back(std::uint64_t from, std::uint64_t most) {
+  const Result<std::uint64_t> end = file_size(file_.get());
+  from = layout::align_up(std::max(from, size()), page_size());
+  if (!end || from >= end.value()) return 0;
+  const std::uint64_t bytes = std::min(end.value() - from, most);
+  const Status given = punch(file_.get(), from, bytes);
+  CELERIAC_CRASH_POINT("arena.shrink.punched");
+  return given && from + bytes < end.value() ? from + bytes : 0;
 }
 
 }  // namespace celeriac

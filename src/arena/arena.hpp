@@ -5,12 +5,22 @@
 //      `arena`. Nobody ever sees a half-made one; the loser of a race opens the winner's.
 //   2. grown by allocated extents: allocate behind `size`, write the first block header there, then
 //      publish the new `size`. A grower that dies in between leaves a longer file only.
-//   3. never shrunk, never repaired in place when its header isn't ours: that is an error which
-//      names both sides.
+//   3. shrunk by one store of a smaller `size`, where a block begins (memory/heap.hpp). Only then
+//      the memory behind it is given back, as a hole: the file keeps its length, and what was
+//      mapped once stays mapped. So who still reads there, since it found its entry before that
+//      entry left, reads zeros instead of dying of SIGBUS, as after ftruncate(), and finds that the
+//      entry has changed. Growing again allocates the hole again, and says so when the file system
+//      is full. One thing is left: to read a hole takes a page of the file system. Who was stopped
+//      between finding an entry and copying it for longer than kGrace, in a file system that has
+//      been filled to the last page since then, would find none.
+//   4. never repaired in place when its header isn't ours: that is an error which names both sides.
+//
+// `capacity` may fall below `size`, while a resize is under way or was killed (store/resize.hpp):
+// then nothing is placed above it (H6 of memory/heap.hpp), and nothing grows.
 //
 // What a reader may assume: offsets below its own copy of `size` are mapped. at() checks every
-// offset against that copy and maps more when the shared `size` (checked itself against capacity
-// and the file) has grown. No offset read from the arena is used without it.
+// offset against that copy and maps more when the shared `size` (checked itself against the file)
+// has grown; follow_size() lets the copy fall. No offset read from the arena is used without it.
 #pragma once
 
 #include <atomic>
@@ -37,6 +47,8 @@ struct ArenaOptions {
 };
 
 constexpr std::uint64_t kMinimumMemory = 2ULL << 20U;
+// How long memory that the arena doesn't have any more stays allocated, for those who look at it.
+constexpr unsigned kGrace = 20;  // milliseconds
 
 class Arena {
  public:
@@ -64,6 +76,14 @@ class Arena {
   std::uint64_t size() { return header().size.load(std::memory_order_acquire); }
   std::uint64_t capacity() { return header().capacity.load(std::memory_order_relaxed); }
 
+  // Could the store have so much memory? kConfiguration, kNotEnoughMemory: no more than the file
+  // system can give, and this process has address space for.
+  Status check_ceiling(std::uint64_t memory);
+  // The ceiling is at least `memory` from now on, for everybody.
+  // Crash-safe: one CAS. What lies above a ceiling that was too low is listed again by a sweep,
+  // which is due before that.
+  void raise(std::uint64_t memory);
+
   // The first half of growth: allocates and maps an extent of at least `bytes` behind size().
   // Returns its length; publish_growth() makes it part of the arena.
   // REQUIRES: the heap mutex. kNotEnoughMemory at the ceiling or when the file system is full.
@@ -72,6 +92,22 @@ class Arena {
   Result<std::uint64_t> prepare_growth(std::uint64_t bytes, std::uint64_t ceiling);
   // Crash-safe: one store.
   void publish_growth(std::uint64_t bytes);
+
+  // The arena ends at `size` from now on. REQUIRES: the heap mutex; a block begins there.
+  // Crash-safe: one store.
+  void publish_shrinking(std::uint64_t size);
+  // Is there something to give back?
+  bool takes_more_than_its_size();
+  // Gives back up to `most` bytes of memory behind size() and behind `from`; returns where it
+  // ended, 0 at the end of the file. REQUIRES: the heap mutex. Crash-safe: nothing lies there.
+  std::uint64_t give_back(std::uint64_t from, std::uint64_t most);
+  // Has this process's copy of the size fall with it. Called as an operation begins.
+  void follow_size() {
+    const std::uint64_t size = header().size.load(std::memory_order_relaxed);
+    if (size < mapped_.load(std::memory_order_relaxed) && size >= layout::kBlocks) {
+      mapped_.store(size, std::memory_order_relaxed);
+    }
+  }
 
   int directory() const { return directory_.get(); }
   const std::string& path() const { return path_; }
@@ -89,6 +125,7 @@ class Arena {
     return map_more(offset, bytes);
   }
   char* map_more(std::uint64_t offset, std::uint64_t bytes);
+  Status map_to(std::uint64_t size);
   Status attach(const ArenaOptions& options);
   Status create_file(const ArenaOptions& options);
   void finish_destruction();
@@ -98,7 +135,8 @@ class Arena {
   std::string path_;
   unsigned mode_ = 0600;
   Mapping mapping_;
-  std::atomic<std::uint64_t> mapped_{0};
+  std::atomic<std::uint64_t> mapped_{0};  // of size(), what is mapped
+  std::uint64_t ever_mapped_ = 0;         // that and more, after a shrink; under map_mutex_
   std::mutex map_mutex_;
 };
 

@@ -100,8 +100,8 @@ static_assert(sizeof(HeaderFixed) == 104);
 
 struct Header {
   HeaderFixed fixed;
-  Word capacity;        // ceiling of `size`; only rises
-  Word size;            // bytes allocated and in use; only rises
+  Word capacity;        // ceiling of `size`, but while a resize lowers it
+  Word size;            // bytes allocated and in use: blocks end there
   HalfWord owner_high;  // owner slots below it were used at least once
   HalfWord namespace_high;
   HalfWord destroyed;       // the store was removed: everybody who is attached should leave

@@ -102,6 +102,10 @@ void register_store(py::module_& m) {
           [](StoreHandle& s, const std::string& who) { return take(s.engine->is_alive(who)); },
           py::arg("identity"))
       .def("recover", [](StoreHandle& s) { return take(s.engine->recover()); })
+      .def(
+          "resize",
+          [](StoreHandle& s, std::uint64_t memory) { return take(s.engine->resize(memory)); },
+          py::arg("memory"))
       .def_property_readonly("path", [](StoreHandle& s) { return s.engine->path(); })
       .def("close", [](StoreHandle& s) { check(s.engine->close()); })
       .def_property_readonly("closed", [](StoreHandle& s) { return !s.engine->is_open(); })

@@ -190,6 +190,10 @@ class StoreEngine {
   virtual Result<bool> is_alive(const std::string& identity) = 0;
   // Runs recovery now; how many dead owners were reaped.
   virtual Result<int> recover() = 0;
+  // The ceiling of memory becomes `memory` bytes, upward at once, downward by eviction; returns the
+  // one that holds then. An engine whose memory isn't its own to bound says kConfiguration.
+  // kConfiguration, kNotEnoughMemory, kLockTimeout, kInterrupted: the ceiling is as before.
+  virtual Result<std::uint64_t> resize(std::uint64_t memory) = 0;
   virtual std::string path() const = 0;
   // Ends this handle: later calls on it and on anything made from it: kConfiguration. With the last
   // handle of the process, releases all that the process holds.

@@ -18,6 +18,7 @@ struct Links {
   layout::Word previous;
 };
 
+constexpr std::uint64_t kUnlisted = 1;  // in place of the previous block: in no list (H6)
 constexpr std::uint64_t kLeastNest = 4096;
 constexpr std::uint64_t kMostNest = 128 << 10U;
 
@@ -37,6 +38,20 @@ Heap::Bin Heap::bin_of(std::uint64_t units) {
 void Heap::insert(std::uint64_t offset) {
   layout::BlockHeader* b = block(offset);
   if (b == nullptr) return;
+  const std::uint64_t fence = this->fence();
+  if (std::uint64_t end = offset + sizes_of(*b).own * 16; end > fence) {
+    if (offset + kMinimumBlockUnits * 16 <= fence && fence + kMinimumBlockUnits * 16 <= end) {
+      split(offset, fence);
+      insert(fence);
+      end = fence;
+    }
+    if (end > fence) {
+      links(b)->next.store(0, std::memory_order_relaxed);
+      links(b)->previous.store(kUnlisted, std::memory_order_relaxed);
+      control_.free_bytes.fetch_add(end - offset, std::memory_order_relaxed);
+      return;
+    }
+  }
   const std::uint64_t units = sizes_of(*b).own;
   const Bin bin = bin_of(units);
   layout::FreeLists& lists = lists_of(sizes_of(*b).side);
@@ -60,6 +75,10 @@ void Heap::remove(std::uint64_t offset) {
   const Bin bin = bin_of(units);
   const std::uint64_t next = links(b)->next.load(std::memory_order_relaxed);
   const std::uint64_t previous = links(b)->previous.load(std::memory_order_relaxed);
+  if (previous == kUnlisted) {
+    control_.free_bytes.fetch_sub(units * 16, std::memory_order_relaxed);
+    return;
+  }
   if (layout::BlockHeader* n = block(next); next != 0 && n != nullptr) {
     links(n)->previous.store(previous, std::memory_order_relaxed);
   }
@@ -147,14 +166,12 @@ std::uint64_t Heap::find(layout::FreeLists& lists, std::uint64_t units) {
   return pop_fitting(lists, bin_of(units), units);  // the bin below may hold one that fits exactly
 }
 
-// A free block of the open heap with `units`, in a bounded number of looks: of those that fit best,
-// for the cache the highest whose high end is above the line, for others the lowest whose low end
-// is below it.
-std::uint64_t Heap::search(std::uint64_t units, bool for_cache, std::uint64_t line) {
-  layout::FreeLists& lists = control_.lists[0];
+// A free block with `units`, in as many looks as there are: of those that fit best, for the cache
+// the highest whose high end is above the line, for others the lowest whose low end is below it.
+std::uint64_t Heap::search(layout::FreeLists& lists, std::uint64_t units, bool for_cache,
+                           std::uint64_t line, int* looks) {
   const Bin least = bin_of(units);
   std::uint64_t best = 0;
-  int looks = 512;
   for (std::uint64_t firsts =
            lists.first_bitmap.load(std::memory_order_relaxed) & (~0ULL << least.first);
        firsts != 0; firsts &= firsts - 1) {
@@ -164,7 +181,7 @@ std::uint64_t Heap::search(std::uint64_t units, bool for_cache, std::uint64_t li
     for (; seconds != 0; seconds &= seconds - 1) {
       layout::Word& head = lists.heads[first][std::countr_zero(seconds)];
       std::uint64_t offset = head.load(std::memory_order_relaxed);
-      for (; offset != 0 && looks > 0; --looks) {
+      for (; offset != 0 && *looks > 0; --*looks) {
         layout::BlockHeader* b = listed(head, offset);
         if (b == nullptr) break;
         const std::uint64_t own = sizes_of(*b).own;
@@ -202,11 +219,26 @@ std::uint64_t Heap::line(std::uint64_t units) const {
 
 // A block of so many units, in no list; 0 if there is none where it belongs.
 std::uint64_t Heap::place(std::uint64_t units, Fit fit, std::uint64_t line) {
-  if (fit == Fit::kCache || fit == Fit::kMoved) return cut(search(units, true, line), units, true);
-  if (!small(units)) return cut(search(units, false, line), units, false);
-  const std::uint64_t offset = cut(find(control_.lists[1], units), units, false);
-  if (offset != 0) return offset;
-  const std::uint64_t nest = cut(search(nest_units(), false, line), nest_units(), false);
+  auto& [open, nests] = control_.lists;
+  int looks = 512;
+  if (fit == Fit::kCache || fit == Fit::kMoved) {
+    return cut(search(open, units, true, line, &looks), units, true);
+  }
+  if (!small(units)) return cut(search(open, units, false, line, &looks), units, false);
+  std::uint64_t offset = find(nests, units);
+  if (offset + units * 16 > line) {
+    // That nest is where there was no other room. What stays in it would keep the arena long: a
+    // lower one, then, or a new one; unless there are many like that.
+    int few = 64;
+    const std::uint64_t lower = search(nests, units, false, line, &few);
+    if (lower != 0 || few > 0) {
+      insert(offset);
+      offset = lower;
+    }
+  }
+  if (offset != 0) return cut(offset, units, false);
+  const std::uint64_t nest =
+      cut(search(open, nest_units(), false, line, &looks), nest_units(), false);
   if (nest == 0) return 0;
   BlockSizes sizes = this->sizes(nest);
   sizes.side = Side::kNestFirst;

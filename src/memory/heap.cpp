@@ -269,8 +269,7 @@ Status Heap::grow(std::uint64_t units, std::uint64_t ceiling) {
     if (length) break;
   }
   if (!length) return length.status();
-  layout::BlockHeader* b = arena_.at<layout::BlockHeader>(end);
-  if (b == nullptr) return {Code::kNotEnoughMemory, "the new extent isn't mapped"};
+  auto* b = arena_.fixed<layout::BlockHeader>(end);  // mapped, but not yet inside of the arena
   const std::uint64_t extent = length.value() / 16;
   b->word.store(TaggedWord::make(kBlockFree, {}, 0).bits, std::memory_order_relaxed);
   b->sizes.store(BlockSizes{last_units, Side::kOpen, extent}.pack(), std::memory_order_relaxed);
@@ -410,8 +409,8 @@ std::vector<std::uint64_t> Heap::window(std::uint64_t bytes, Fit fit,
   const MutexGuard guard(mutex, mutex.lock_within(me, kLockPatience));
   if (!guard.held()) return {};
   if (guard.recovered()) sweep_locked();
-  const std::uint64_t wanted = (bytes + 15) / 16;  // find() meets exact fits too
-  const std::uint64_t end = arena_.size();
+  const std::uint64_t wanted = (bytes + 15) / 16;              // find() meets exact fits too
+  const std::uint64_t end = std::min(arena_.size(), fence());  // H6
   const std::uint64_t hand = control_.window_hand.load(std::memory_order_relaxed);
   struct Part {
     std::uint64_t offset, units;
@@ -431,6 +430,7 @@ std::vector<std::uint64_t> Heap::window(std::uint64_t bytes, Fit fit,
     const BlockSizes sizes = sizes_of(*b);
     own = sizes.own;
     if (own < kMinimumBlockUnits) return {};
+    if (offset + own * 16 > end) break;
     const unsigned state = load(b->word).state();
     const bool leaves = sizes.side == Side::kCache && state == kBlockLive && gives_way(offset);
     if (!leaves && (in_nest(sizes.side) || state != kBlockFree)) {
@@ -471,13 +471,13 @@ std::uint64_t Heap::largest_piece(OwnerTag me) {
   if (guard.recovered()) sweep_locked();
   std::uint64_t most = 0;
   std::uint64_t last = 0;  // free units at the end of the arena
-  for (std::uint64_t offset = layout::kBlocks, own = 0; offset < arena_.size();
-       offset += own * 16) {
+  const std::uint64_t end = std::min(arena_.size(), fence());
+  for (std::uint64_t offset = layout::kBlocks, own = 0; offset < end; offset += own * 16) {
     const layout::BlockHeader* b = block(offset);
     if (b == nullptr) break;
     const BlockSizes sizes = sizes_of(*b);
     own = sizes.own;
-    if (own < kMinimumBlockUnits) break;
+    if (own < kMinimumBlockUnits || offset + own * 16 > end) break;
     last = load(b->word).state() == kBlockFree && sizes.side == Side::kOpen ? own : 0;
     if (load(b->word).state() == kBlockFree) most = std::max(most, own);
   }

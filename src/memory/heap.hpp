@@ -17,8 +17,8 @@
 //   nest       a block of the open heap, of 1/1024 of the arena, that is cut up for small blocks
 //              (up to an eighth of a nest): its first block is on the side kNestFirst, all behind
 //              it kNestInner. A nest in which nothing lives becomes one block of the open heap.
-// Only when no nest can be had and nothing gives way, a small block goes to any hole, and a larger
-// one into a nest.
+// Only when no nest can be had there and nothing gives way, a small block goes to a nest above the
+// line or any hole, and a larger one into a nest.
 //
 // States of a block
 //   kFree       nobody's; in a free list, or about to be found by a sweep
@@ -44,8 +44,19 @@
 //   H5  A nest's blocks are from one kNestFirst to the last kNestInner behind it. Free neighbours
 //       merge only inside of a nest, or outside of all. A free block becomes a nest, and an empty
 //       nest a free block, by one store of `sizes`; a sweep opens nests that are empty.
+//   H6  While the arena is larger than its ceiling (a resize is under way, or was killed), nothing
+//       is allocated above the ceiling: free blocks there are in no list, and a free block on both
+//       sides of it is split there. So what lies above gets less, never more. Since the lists are
+//       rebuilt under the mutex that lowered the ceiling, no block has to be asked where it lies.
 // Killed at any instruction: H1 to H3 and H5 hold; the mutex is taken from the dead and the free
 // lists are rebuilt by a sweep before anything else.
+//
+// Shrinking. The end is cut off where a page begins: first that place becomes the beginning of a
+// free block (a split as any other: the new header, then one store of the smaller size), then one
+// store of Header.size takes the last block off the walk. So H1 holds in between, and who is killed
+// there leaves two free neighbours, which the next sweep makes one. Only then the memory behind the
+// end is given back (arena/arena.hpp); who is killed before has given back none, or some, and the
+// next resize gives back the rest.
 #pragma once
 
 #include <cstdint>
@@ -134,6 +145,19 @@ class Heap {
                                     const std::function<bool(std::uint64_t offset)>& gives_way,
                                     OwnerTag me);
 
+  // The ceiling falls to `capacity` bytes, a whole number of pages, if what is above could leave:
+  // what is free, the cache's, or what `leaves(offset)` says. kNotEnoughMemory: it can't, and
+  // nothing has changed. `leaves` is asked under the heap mutex: it must take no mutex. Crash-safe:
+  // one store; H6 from the sweep on that follows, by us or by who takes the mutex.
+  Status lower(std::uint64_t capacity, const std::function<bool(std::uint64_t offset)>& leaves,
+               OwnerTag me);
+  // Does the block reach above a ceiling that is lower than the arena's end?
+  bool beyond(std::uint64_t offset) { return offset + sizes(offset).own * 16 > fence(); }
+  // Cuts off what is free at the arena's end; its size then. Crash-safe: H1.
+  std::uint64_t trim(OwnerTag me);
+  // Gives the memory behind the end back to the file system. Crash-safe: changes nothing else.
+  void give_back(OwnerTag me);
+
   // Frees what dead and reaped owners left and rebuilds the free lists.
   // Crash-safe: idempotent; a dead sweeper's work is done again.
   void sweep(OwnerTag me);
@@ -176,12 +200,19 @@ class Heap {
   std::uint64_t place(std::uint64_t units, Fit fit, std::uint64_t line);
   std::uint64_t cut(std::uint64_t offset, std::uint64_t units, bool high);
   std::uint64_t find(layout::FreeLists& lists, std::uint64_t units);
-  std::uint64_t search(std::uint64_t units, bool for_cache, std::uint64_t line);
+  std::uint64_t search(layout::FreeLists& lists, std::uint64_t units, bool for_cache,
+                       std::uint64_t line, int* looks);
   layout::BlockHeader* listed(layout::Word& head, std::uint64_t offset);
   std::uint64_t pop_fitting(layout::FreeLists& lists, Bin bin, std::uint64_t units);
   void insert(std::uint64_t offset);
   void remove(std::uint64_t offset);
   void set_previous(std::uint64_t offset, std::uint64_t units);
+  std::uint64_t fence() const {
+    const std::uint64_t capacity = arena_.capacity();
+    return arena_.size() > capacity ? capacity : kNever;
+  }
+  void split(std::uint64_t offset, std::uint64_t middle);
+  std::uint64_t last_block();
   Status place_or_grow(std::uint64_t units, std::uint64_t bytes, Fit fit, std::uint64_t* offset);
   void count_other(std::uint64_t units, int direction);
   void free_locked(std::uint64_t offset);

@@ -196,6 +196,16 @@ Status allocate(int fd, std::uint64_t offset, std::uint64_t length, const std::s
   return Status::system("allocate " + path, error);
 }
 
+Status punch(int fd, std::uint64_t offset, std::uint64_t length) {
+  int failed = 0;
+  do {
+    failed = fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(offset),
+                       static_cast<off_t>(length));
+  } while (failed != 0 && errno == EINTR);
+  if (failed == 0 || errno == EOPNOTSUPP) return Status::ok();
+  return Status::system("give memory back", errno);
+}
+
 Result<bool> publish(int fd, int dir, const std::string& name) {
   const std::string self = "/proc/self/fd/" + std::to_string(fd);
   if (linkat(AT_FDCWD, self.c_str(), dir, name.c_str(), AT_SYMLINK_FOLLOW) == 0) return true;
@@ -226,6 +236,12 @@ Result<std::uint64_t> file_size(int fd) {
   struct stat s {};
   if (fstat(fd, &s) != 0) return Status::system("fstat", errno);
   return static_cast<std::uint64_t>(s.st_size);
+}
+
+Result<std::uint64_t> file_allocated(int fd) {
+  struct stat s {};
+  if (fstat(fd, &s) != 0) return Status::system("fstat", errno);
+  return static_cast<std::uint64_t>(s.st_blocks) * 512;
 }
 
 Status read_at(int fd, void* to, std::size_t n, std::uint64_t offset) {

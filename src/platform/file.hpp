@@ -58,6 +58,11 @@ Result<Fd> create_unnamed(int dir, unsigned mode);
 // Crash-safe: a file made longer and not used is allocated again by the next caller.
 Status allocate(int fd, std::uint64_t offset, std::uint64_t length, const std::string& path);
 
+// Gives the memory of [offset, offset + length) back; the file keeps its length, and what is read
+// there is zeros. A file system that can't keeps it: then the file is as it was.
+// Crash-safe: who is killed has given back all of it, or some.
+Status punch(int fd, std::uint64_t offset, std::uint64_t length);
+
 // Gives an unnamed file its name. True: ours is there now. False: another was first.
 // Crash-safe: the name appears in one step, or not.
 Result<bool> publish(int fd, int dir, const std::string& name);
@@ -70,6 +75,8 @@ Result<Fd> open_existing(int dir, const std::string& name, unsigned mode, const 
 Result<Fd> open_or_create(int dir, const std::string& name, unsigned mode, const std::string& path);
 
 Result<std::uint64_t> file_size(int fd);
+// What it takes of its file system: less than its size, where it has holes.
+Result<std::uint64_t> file_allocated(int fd);
 Status read_at(int fd, void* to, std::size_t n, std::uint64_t offset);
 // True when the name in `dir` still leads to this very file.
 bool is_named(int fd, int dir, const std::string& name);

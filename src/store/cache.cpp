@@ -7,6 +7,7 @@
 #include "memory/block_states.hpp"
 #include "memory/copy.hpp"
 #include "platform/futex.hpp"
+#include "store/resize.hpp"
 #include "sync/parker.hpp"
 
 namespace celeriac {
@@ -269,12 +270,18 @@ Result<bool> Cache::clear(std::uint32_t space, OwnerTag me) {
 }
 
 Result<bool> Cache::limit(std::uint32_t space, std::uint32_t max_entries, OwnerTag me) {
-  if (spaces_.good(space) && spaces_.max_entries(space) == max_entries) return true;
+  const std::uint32_t before = spaces_.max_entries(space);
+  if (spaces_.good(space) && before == max_entries) return true;
   Result<bool> limited = spaces_.limit(space, max_entries, me);
   if (!limited || !limited.value()) return limited;
   const std::uint64_t has = entries(space);
   if (max_entries != 0 && has > max_entries) eviction_.cull(space, has - max_entries, me);
+  if (max_entries != 0 && before == 0 && has != 0) eviction_.gather(space, me);
   return true;
+}
+
+Result<std::uint64_t> Cache::resize(std::uint64_t memory, OwnerTag me) {
+  return Resize(base_, segments_, index_, eviction_).to(memory, me);
 }
 
 void Cache::each(std::uint32_t space, OwnerTag me,

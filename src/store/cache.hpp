@@ -86,6 +86,10 @@ class Cache {
   // kLockTimeout. Thread-safe. Crash-safe: one store, then entry by entry, as delete.
   Result<bool> limit(std::uint32_t space, std::uint32_t max_entries, OwnerTag me);
 
+  // The ceiling of the arena's memory changes (store/resize.hpp); returns the one that holds.
+  // Thread-safe. Crash-safe: as Resize::to().
+  Result<std::uint64_t> resize(std::uint64_t memory, OwnerTag me);
+
   // Calls `visit` for each present entry of the namespace, copied out: a moment's view of each
   // shard, not of the whole. Stops when it returns false.
   void each(std::uint32_t space, OwnerTag me,

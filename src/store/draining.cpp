@@ -122,10 +122,13 @@ bool Eviction::relocate(std::uint32_t number, Found& entry, const Place& place, 
                         unsigned frequency, Fate fate, OwnerTag me) {
   SegmentPlace to =
       SegmentPlace::unpack(segments_.record(number)->place.load(std::memory_order_relaxed));
-  if (to.single && fate == Fate::kPolicy) {
-    segments_.move(number, queue);
+  const std::uint32_t log = log_of(entry.head.space);  // the cache may have got a limit since
+  if (to.single && (fate == Fate::kPolicy || log != to.log)) {
+    segments_.move(number, log, queue);
   } else {
+    to.log = log;
     to.queue = queue;
+    to.life = 0;
     if (to.log == 0) to.life = Segments::life_class(entry.head.expires, now_ns());
     const RoomFor what = fate == Fate::kPush ? RoomFor::kPushed : RoomFor::kDrained;
     const Result<Reserved> room = room_for(to, entry.head, what, me);
@@ -174,6 +177,67 @@ void Eviction::repair(const DeadOwners& dead, OwnerTag me) {
   }
 }
 
+// ------------------------------------------------------------------------------- a first limit
+
+void Eviction::gather(std::uint32_t space, OwnerTag me) {
+  const OperationScope operation(base_.owners.record(me.slot));
+  std::vector<std::uint32_t> numbers;  // of the common log, the oldest first
+  {
+    const LogGuard guard(base_, segments_, me);
+    for (const layout::SegmentQueue& queue : segments_.log(0).queues) {
+      std::uint32_t number = guard.held() ? queue.head.load(std::memory_order_relaxed) : 0;
+      for (std::uint32_t i = 0; number != 0 && i < segments_.high(); ++i) {
+        const layout::SegmentRecord* r = segments_.record(number);
+        if (r == nullptr) break;
+        numbers.push_back(number);
+        number = r->next.load(std::memory_order_relaxed);
+      }
+    }
+  }
+  for (const std::uint32_t number : numbers) gather_from(number, space, me);
+}
+
+void Eviction::gather_from(std::uint32_t number, std::uint32_t space, OwnerTag me) {
+  const LogGuard guard(base_, segments_, me);
+  if (!guard.held()) return;
+  if (!base_.heap.may_fit(segments_.ordinary())) reclaim(me);  // for what is copied
+  const layout::SegmentRecord* r = segments_.record(number);
+  const auto common = [&] {
+    return r != nullptr &&
+           TaggedWord{r->word.load(std::memory_order_relaxed)}.state() != Segments::kFree &&
+           SegmentPlace::unpack(r->place.load(std::memory_order_relaxed)).log == 0;
+  };
+  if (!common()) return;
+  const std::uint32_t generation = spaces_.generation(space);
+  const SegmentPlace from = SegmentPlace::unpack(r->place.load(std::memory_order_relaxed));
+  bool sealed = false;
+  for (std::uint64_t at = r->cursor.load(std::memory_order_relaxed);
+       common() && at < r->used.load(std::memory_order_acquire);) {
+    const Location here = Location::in_segment(number, at);
+    Found entry;
+    if (!index_.entry(IndexWord{here.bits}, &entry.place, &entry.head)) break;
+    at = entry.head.end;
+    if (entry.head.space != space_index(space)) continue;
+    if (!sealed) segments_.seal(number);  // what isn't linked yet will be, in the cache's own log
+    sealed = true;
+    const Place place(index_.hash_of(entry.place, entry.head));
+    const ShardGuard shard(base_, index_, place.shard, me);
+    entry.way = shard.held() ? index_.find_at(place, here) : nullptr;
+    if (entry.way == nullptr) continue;
+    entry.word = {entry.way->load(std::memory_order_relaxed)};
+    if (!Index::belongs(entry.word, entry.head, space, generation)) continue;
+    const unsigned frequency = entry.word.frequency();
+    if (!relocate(number, entry, place, from.queue, frequency, Fate::kKeep, me)) {
+      count_out(entry, me);
+      index_.unlink(place.shard, entry.way, me);
+    }
+    CELERIAC_CRASH_POINT("eviction.gather.moved");
+  }
+  if (common() && sealed && load_live(r->live).entries() == 0 && !segments_.being_written(number)) {
+    segments_.remove(number, me);
+  }
+}
+
 // ------------------------------------------------------------------------------- room for others
 
 std::uint32_t Eviction::segment_of(std::uint64_t block) {
@@ -219,6 +283,47 @@ std::uint64_t Eviction::make_room(std::uint64_t bytes, OwnerTag me) {
   if (freed != 0) return freed;
   const OperationScope operation(base_.owners.record(me.slot));
   return drop_expired_blocks(me);
+}
+
+std::uint64_t Eviction::evict(OwnerTag me) {
+  const OperationScope operation(base_.owners.record(me.slot));
+  const LogGuard guard(base_, segments_, me);
+  return guard.held() ? reclaim(me) : 0;
+}
+
+Eviction::Vacated Eviction::vacate(std::uint32_t number, OwnerTag me) {
+  const OperationScope operation(base_.owners.record(me.slot));
+  const LogGuard guard(base_, segments_, me);
+  if (!guard.held()) return Vacated::kStuck;
+  const layout::SegmentRecord* r = segments_.record(number);
+  const auto gone = [&] {
+    return r == nullptr ||
+           TaggedWord{r->word.load(std::memory_order_relaxed)}.state() == Segments::kFree ||
+           !base_.heap.beyond(r->block.load(std::memory_order_relaxed));
+  };
+  if (gone()) return Vacated::kGone;
+  const std::uint64_t size = r->size.load(std::memory_order_relaxed);
+  for (std::uint64_t given = 0; given < 2 * size && !base_.heap.may_fit(size + size / 8);) {
+    const std::uint64_t freed = reclaim(me);
+    if (gone()) return Vacated::kGone;
+    if (freed == 0) break;
+    given += freed;
+  }
+  const Step last = drain(number, Fate::kKeep, me);
+  CELERIAC_CRASH_POINT("eviction.vacate.drained");
+  if (gone()) return Vacated::kGone;
+  return last.what == Step::kStuck ? Vacated::kStuck : Vacated::kBusy;
+}
+
+void Eviction::vacate_ghosts(OwnerTag me) {
+  const OperationScope operation(base_.owners.record(me.slot));
+  const LogGuard guard(base_, segments_, me);
+  for (std::uint32_t i = 0; guard.held() && i < layout::kLogCount; ++i) {
+    layout::LogRecord& log = segments_.log(i);
+    const std::uint64_t block = log.ghosts.load(std::memory_order_relaxed);
+    if (block == 0 || !base_.heap.beyond(block)) continue;
+    Ghosts(base_, log, segments_.directory()).drop(me);
+  }
 }
 
 // Unlinks entries of a shard for which `gone` says so; how many bytes or entries, as it counts.

@@ -81,7 +81,9 @@ Result<Reserved> Eviction::room_for(SegmentPlace to, const EntryHead& head, Room
   if (evict && !to.single) pay(bytes, me);
   Status last;
   // At the very end, what there is left is less than a segment: a small one, then.
-  for (std::uint64_t size = segments_.ordinary();; size = std::max(size / 2, bytes + 8)) {
+  // What came from a larger segment may be larger than one is now, after a resize.
+  for (std::uint64_t size = std::max(segments_.ordinary(), bytes + 8);;
+       size = std::max(size / 2, bytes + 8)) {
     if (to.single) size = layout::align_up(kSinglePlace + bytes, 8);
     std::uint64_t given = 0;
     for (std::uint64_t i = 0; i < kTries + 2 * size / segments_.ordinary(); ++i) {

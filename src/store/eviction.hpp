@@ -76,6 +76,26 @@ class Eviction {
   // Crash-safe: as push().
   std::uint64_t make_room(std::uint64_t bytes, OwnerTag me);
 
+  // Evicts by the policy until a segment is given back; its bytes, 0 when there is nothing.
+  // REQUIRES: the caller holds no mutex of the arena. Thread-safe.
+  // Crash-safe: entry by entry, as delete.
+  std::uint64_t evict(OwnerTag me);
+  enum class Vacated { kGone, kBusy, kStuck };  // busy: being written; stuck: no mutex to be had
+  // A segment has to leave its place (store/resize.hpp): what lives in it moves to the young end of
+  // its queue, and is evicted only when no room for it can be had by evicting older ones.
+  // REQUIRES: the caller holds no mutex of the arena. Thread-safe.
+  // Crash-safe: entry by entry, as delete; X1 of store/index.hpp.
+  Vacated vacate(std::uint32_t number, OwnerTag me);
+  // Forgets ghosts whose block has to leave its place; there are new ones with the next evictions.
+  // Thread-safe. Crash-safe: as Ghosts::drop().
+  void vacate_ghosts(OwnerTag me);
+
+  // A cache that has got its first limit: its entries move from the common log to its own, so that
+  // they count there, and are evicted where no room for them can be had. Thread-safe.
+  // REQUIRES: the caller holds no mutex of the arena.
+  // Crash-safe: entry by entry, as delete; what is left in the common log moves when it is drained.
+  void gather(std::uint32_t space, OwnerTag me);
+
   // Removes n entries of one namespace, about the oldest; returns how many. Thread-safe.
   // Crash-safe: entry by entry, as delete.
   std::uint64_t cull(std::uint32_t space, std::uint64_t n, OwnerTag me);
@@ -115,6 +135,7 @@ class Eviction {
   void judge(std::uint32_t number, Found& entry, const Place& place, Fate fate, OwnerTag me);
   bool relocate(std::uint32_t number, Found& entry, const Place& place, std::uint32_t queue,
                 unsigned frequency, Fate fate, OwnerTag me);
+  void gather_from(std::uint32_t number, std::uint32_t space, OwnerTag me);
   std::vector<std::uint64_t> window(std::uint64_t bytes, Fit fit, OwnerTag me);
   std::uint64_t clear_window(std::uint64_t bytes, Fit fit, OwnerTag me);
   std::uint32_t segment_of(std::uint64_t block);

@@ -91,6 +91,17 @@ bool Ghosts::fit(std::uint64_t entries, OwnerTag me) {
   return true;
 }
 
+void Ghosts::drop(OwnerTag me) {
+  const std::uint64_t block = log_.ghosts.load(std::memory_order_relaxed);
+  directory_.mutex.pending[1].store(base_.heap.ticket(block), std::memory_order_release);
+  log_.ghosts.store(0, std::memory_order_relaxed);
+  for (layout::HalfWord& n : log_.ghost_entries) n.store(0, std::memory_order_relaxed);
+  CELERIAC_CRASH_POINT("ghosts.drop.unlinked");
+  const bool ours = block != 0 && base_.heap.condemn(block, me);
+  directory_.mutex.pending[1].store(0, std::memory_order_release);
+  if (ours) base_.heap.free(block, me);
+}
+
 void Ghosts::push(std::uint32_t queue, std::uint64_t hash) {
   Fingerprint* b = bucket(queue, hash);
   if (b == nullptr) return;

@@ -26,6 +26,8 @@ class Ghosts {
   // the old ones, or none.
   // Crash-safe: the old block or the new one.
   bool fit(std::uint64_t entries, OwnerTag me);
+  // Forgets them all, since their block has to go. Crash-safe: the block is settled by `pending`.
+  void drop(OwnerTag me);
   // What they take of the heap.
   static std::uint64_t bytes(std::uint64_t entries);
   // Remembers a key that left the queue. Crash-safe: a hint.

@@ -218,12 +218,34 @@ std::uint64_t Index::next_table(std::uint32_t shard_index) {
 }
 
 bool Index::grow(std::uint32_t shard_index, Fit fit, OwnerTag me) {
+  const TableWord old{shard(shard_index).table.load(std::memory_order_relaxed)};
+  unsigned size_class = buckets(old) == nullptr ? 0 : old.size_class() + 1;
+  while (buckets(old) != nullptr && size_class <= kMaxSizeClass &&
+         TableWord::size_of(size_class) <= old.size()) {
+    ++size_class;
+  }
+  return replace(shard_index, size_class, fit, me);
+}
+
+bool Index::shrink(std::uint32_t shard_index, bool moves, Fit fit, OwnerTag me) {
+  const TableWord old{shard(shard_index).table.load(std::memory_order_relaxed)};
+  const layout::Bucket* b = buckets(old);
+  if (b == nullptr) return true;
+  std::uint64_t words = 0;
+  for (std::uint64_t i = 0; i < old.size(); ++i) words += taken(b[i]);
+  unsigned size_class = 0;
+  // Up to four fifths full, so that it doesn't grow again at once.
+  while (TableWord::size_of(size_class) * 32 < words * 5) ++size_class;
+  if (!moves && TableWord::size_of(size_class) * 4 > old.size() * 3) return true;
+  return replace(shard_index, size_class, fit, me);
+}
+
+// A table of that class, or a larger one if it must be, in place of the shard's.
+bool Index::replace(std::uint32_t shard_index, unsigned size_class, Fit fit, OwnerTag me) {
   layout::Shard& s = shard(shard_index);
   const TableWord old{s.table.load(std::memory_order_relaxed)};
-  unsigned size_class = buckets(old) == nullptr ? 0 : old.size_class() + 1;
   for (; size_class <= kMaxSizeClass; ++size_class) {
     const std::uint64_t size = TableWord::size_of(size_class);
-    if (buckets(old) != nullptr && size <= old.size()) continue;
     const std::uint64_t bytes = sizeof(layout::Bucket) * size;
     const Result<std::uint64_t> block = base_.heap.allocate(aligned_bytes(bytes), me, fit);
     if (!block) return false;

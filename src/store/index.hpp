@@ -144,6 +144,10 @@ class Index {
   // grows the table when it must. Null when memory is short: then victim() names one to evict.
   // Crash-safe: X4; the table grows by one store; X3.
   layout::Word* free_way(const Place& place, Fit fit, OwnerTag me);
+  // A table that is larger than its words need becomes smaller; `moves`: it becomes another one in
+  // any case, since its block has to go. False when there is no room for it.
+  // Crash-safe: one store; X3.
+  bool shrink(std::uint32_t shard, bool moves, Fit fit, OwnerTag me);
   // Bytes in one piece for the next larger table. REQUIRES: nothing; a hint.
   std::uint64_t next_table(std::uint32_t shard);
   layout::Word* victim(const Place& place);
@@ -176,6 +180,7 @@ class Index {
 
  private:
   bool grow(std::uint32_t shard, Fit fit, OwnerTag me);
+  bool replace(std::uint32_t shard, unsigned size_class, Fit fit, OwnerTag me);
   bool fill(layout::Bucket* to, std::uint64_t size, TableWord from);
   layout::Word* make_way(layout::Bucket* b, std::uint64_t size, std::uint64_t first,
                          std::uint16_t tag, layout::Shard* moves);

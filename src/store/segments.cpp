@@ -337,7 +337,7 @@ void Segments::remove(std::uint32_t number, OwnerTag me, bool may_spare) {
   if (d.victim.load(std::memory_order_relaxed) == number) {
     d.victim.store(0, std::memory_order_relaxed);
   }
-  if (may_spare && scarce() && base_.heap.room(block) == ordinary()) {
+  if (may_spare && scarce() && base_.heap.room(block) == ordinary() && !base_.heap.beyond(block)) {
     for (layout::Word& spare : d.spare) {
       if (spare.load(std::memory_order_relaxed) != 0) continue;
       spare.store(block, std::memory_order_relaxed);
@@ -351,17 +351,32 @@ void Segments::remove(std::uint32_t number, OwnerTag me, bool may_spare) {
   if (ours) base_.heap.free(block, me);
 }
 
-void Segments::move(std::uint32_t number, std::uint32_t queue) {
+void Segments::give_up_spares(OwnerTag me) {
+  layout::SegmentDirectory& d = directory();
+  for (layout::Word& spare : d.spare) {
+    const std::uint64_t block = spare.load(std::memory_order_relaxed);
+    if (block == 0) continue;
+    d.mutex.pending[1].store(base_.heap.ticket(block), std::memory_order_release);
+    spare.store(0, std::memory_order_relaxed);
+    CELERIAC_CRASH_POINT("segments.spare.given_up");
+    const bool ours = base_.heap.condemn(block, me);
+    d.mutex.pending[1].store(0, std::memory_order_release);
+    if (ours) base_.heap.free(block, me);
+  }
+}
+
+void Segments::move(std::uint32_t number, std::uint32_t log, std::uint32_t queue) {
   layout::SegmentRecord* r = record(number);
   if (r == nullptr) return;
   SegmentPlace at = SegmentPlace::unpack(r->place.load(std::memory_order_relaxed));
   const Live live = load_live(r->live);
   unchain(number);
-  subtract_live(log(at.log).queues[at.queue].live, live);
+  subtract_live(this->log(at.log).queues[at.queue].live, live);
+  at.log = log;
   at.queue = queue;
   r->place.store(at.pack(), std::memory_order_relaxed);
   CELERIAC_CRASH_POINT("segments.move.placed");
-  add_live(log(at.log).queues[at.queue].live, live);
+  add_live(this->log(at.log).queues[at.queue].live, live);
   r->cursor.store(kSinglePlace, std::memory_order_relaxed);
   chain(number);
 }
@@ -413,11 +428,25 @@ bool Segments::claimed(std::uint64_t block) {
          state_of(r->word.load(std::memory_order_relaxed)) != kFree;
 }
 
+void Segments::blank_records(std::uint64_t block) {
+  const std::uint64_t end = block + sizeof(layout::BlockHeader) + base_.heap.room(block);
+  const std::uint64_t n = std::min<std::uint64_t>(
+      (end - std::min(end, aligned_object(block))) / sizeof(layout::SegmentRecord),
+      layout::kSegmentsPerChunk);
+  auto* r = base_.arena.at<layout::SegmentRecord>(aligned_object(block),
+                                                  n * sizeof(layout::SegmentRecord));
+  for (std::uint64_t i = 0; r != nullptr && i < n; ++i) {
+    r[i].word.store(0, std::memory_order_release);
+  }
+  CELERIAC_CRASH_POINT("segments.records.blanked");
+}
+
 void Segments::repair(OwnerTag me) {
   layout::SegmentDirectory& d = directory();
   for (layout::Word& pending : d.mutex.pending) {
     const std::uint64_t block = base_.heap.still_live(pending.load(std::memory_order_acquire));
     const bool ours = block != 0 && !claimed(block) && base_.heap.condemn(block, me);
+    if (ours) blank_records(block);  // it may have been a chunk that was moving (store/resize.hpp)
     CELERIAC_CRASH_POINT("segments.repair.condemned");
     pending.store(0, std::memory_order_release);
     if (ours) base_.heap.free(block, me);

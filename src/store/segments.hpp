@@ -166,10 +166,15 @@ class Segments {
   // to it, and nobody is writing into it.
   // Crash-safe: the word first; the block is settled by `pending`.
   void remove(std::uint32_t number, OwnerTag me, bool may_spare = true);
-  // A single segment changes its queue, and goes to the young end.
+  // The spare blocks become free. Crash-safe: each is settled by `pending`.
+  void give_up_spares(OwnerTag me);
+  // A single segment changes its log or queue, and goes to the young end.
   // Crash-safe: chains are rebuilt.
-  void move(std::uint32_t number, std::uint32_t queue);
+  void move(std::uint32_t number, std::uint32_t log, std::uint32_t queue);
   bool is_open(std::uint32_t number);
+  // What was a chunk of records isn't any more: who still looks there finds that its segment is
+  // kFree. REQUIRES: no structure leads to the block. Crash-safe: repair() does it again.
+  void blank_records(std::uint64_t block);
   // After taking the mutex from the dead. Crash-safe: idempotent.
   void repair(OwnerTag me);
 

@@ -34,7 +34,7 @@ def run(*arguments: str) -> int:
         return int(str(end.code))
 
 
-@pytest.mark.parametrize("command", [[], ["demo"], ["stats"], ["doctor"]])
+@pytest.mark.parametrize("command", [[], ["demo"], ["stats"], ["doctor"], ["resize"]])
 def test_help(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run(*command, "--help") == FINE
     assert "usage: celeriac" in capsys.readouterr().out
@@ -49,6 +49,8 @@ def test_help(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
         ["stats", "nonsense://x"],
         ["stats", "shm://"],
         ["doctor", "shm://app?memry=1G"],
+        ["resize", "shm://app"],
+        ["resize", "shm://", "1G"],
         ["demo", "--seconds=soon"],
         ["demo", "--seconds=0"],
         ["demo", "--workers=0"],
@@ -71,6 +73,30 @@ def test_store_that_is_not_there(command: str, capsys: pytest.CaptureFixture[str
     assert name in capsys.readouterr().err
     with pytest.raises(celeriac.StoreNotFound):
         celeriac.connect(f"shm://{name}", create=False)
+
+
+def test_resize(store: celeriac.Store, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "memory=" in store.url, "which raises the ceiling again for nobody here"
+    assert run("resize", store.url, "8M") == FINE
+    assert "memory_limit: 8.0 MiB" in capsys.readouterr().out
+    assert store.stats()["memory_limit"] == 8 << 20
+    for wrong in ("much", "1M"):
+        assert run("resize", store.url, wrong) == BAD_USAGE
+        assert "memory=" in capsys.readouterr().err
+    for _ in range(60):
+        store.queue("work").put(b"x" * 100_000)
+    assert run("resize", store.url, "4M") == FINDING
+    captured = capsys.readouterr()
+    assert "need" in captured.err
+    assert captured.out == ""
+    for command in ("stats", "doctor"):
+        assert run(command, store.url) == FINE
+    assert store.stats()["memory_limit"] == 8 << 20
+
+
+def test_resize_of_a_store_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("resize", f"shm://t-{secrets.token_hex(6)}", "4M") == FINDING
+    assert "there is no store" in capsys.readouterr().err
 
 
 def test_stats(store: celeriac.Store, capsys: pytest.CaptureFixture[str]) -> None:

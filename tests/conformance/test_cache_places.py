@@ -118,3 +118,22 @@ def test_a_bound_is_not_left_to_the_next_name(store: Store) -> None:
     for cache in caches:
         cache.set_many({f"k{i}": i for i in range(20)})
     assert [len(cache) for cache in caches] == [20] * 50
+
+
+def test_a_first_limit_counts_what_is_there(store: Store) -> None:
+    cache, other = store.cache("c"), store.cache("other")
+    for i in range(3000):
+        cache.set(f"k{i}", f"{i}|".ljust(i % 300, "v"))
+        other.set(f"k{i}", i)
+    cache.set("large", "l" * 200_000)
+    limited = store.cache("c", max_entries=1000)
+    assert len(cache) == 1000
+    assert limited.get("large") == "l" * 200_000
+    for key, value in limited.get_many([f"k{i}" for i in range(3000)]).items():
+        assert value == f"{key[1:]}|".ljust(int(key[1:]) % 300, "v")
+    for i in range(1000):
+        limited.set(f"n{i}", i)
+        assert len(limited) <= 1000
+    stats = cache.stats()
+    assert stats.evictions == stats.sets - len(cache)
+    assert len(other.get_many([f"k{i}" for i in range(3000)])) == 3000

@@ -31,6 +31,7 @@ class LocalCore final : public ForkListener {
   Result<OwnerTag> enter() {
     if (closed_.load(std::memory_order_acquire)) return closed_error();
     if (arena_->header().destroyed.load(std::memory_order_relaxed) != 0) return destroyed_error();
+    arena_->follow_size();
     return base_.owners.identity();
   }
 

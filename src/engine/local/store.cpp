@@ -171,6 +171,12 @@ Result<int> LocalStore::recover() {
   return reaped;
 }
 
+Result<std::uint64_t> LocalStore::resize(std::uint64_t memory) {
+  const Result<OwnerTag> me = handle_->enter();
+  if (!me) return me.status();
+  return handle_->core().cache().resize(memory, me.value());
+}
+
 Status LocalStore::destroy(bool force) {
   const Result<OwnerTag> me = handle_->enter();
   if (me) {

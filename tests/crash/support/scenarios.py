@@ -16,11 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from heap_picture import largest_object
+from resizes import resize
 from victims import Story, Victim
 
 import celeriac
 
 NODES = 1023  # of a lane; the number of no node
+SETS_AND_PUTS = ("queue.", "owners.", "namespaces.", "store.", "cache.set.")
 TAIL = 128  # bytes at a lane's end in which the head of its free nodes lies
 
 
@@ -28,7 +30,9 @@ TAIL = 128  # bytes at a lane's end in which the head of its free nodes lies
 class Scenario:
     """`prologue`: (story, point or "end") of processes killed before; `deaths`: how many victims
     die one after the other; `nth`: at how many passages of each point; `company`: another process
-    is attached all the while, so that no victim is alone and makes the lanes anew."""
+    is attached all the while, so that no victim is alone and makes the lanes anew; `segments`: how
+    many more of them a death may leave than an end: those of dead writers, or more entries;
+    `others`: families of points at which other scenarios have victims die."""
 
     name: str
     story: Story
@@ -36,6 +40,8 @@ class Scenario:
     deaths: int = 1
     nth: int = 3
     company: bool = False
+    segments: int = 8
+    others: tuple[str, ...] = ()
     memory: str = "4M"
 
 
@@ -207,10 +213,11 @@ def cache_hot_and_large(v: Victim) -> None:
 
 def cache_of_ten(v: Victim) -> None:
     v.connect()
-    v.call({}, lambda: v.store.cache("ten", max_entries=10))
     cache = v.cache("ten")
     for i in range(60):
         v.call({"evict": "ten"}, lambda: None)
+        if i == 8:
+            v.call({"evict": "ten"}, lambda: v.store.cache("ten", max_entries=10))
         v.set(f"k{i * i % 37}", f"value {i}", space="ten")
         v.call({}, lambda i=i: cache.get(f"k{i % 3}"))
     v.call({"evict": "ten"}, lambda: None)
@@ -450,6 +457,15 @@ def _scenarios() -> list[Scenario]:
         Scenario("no place", no_place),
         Scenario("many segments", cache_of_segments, nth=2),
         Scenario("a cache of a log", cache_of_log, nth=1),
+        Scenario("resize", resize, nth=2, segments=200, others=SETS_AND_PUTS),
+        Scenario(
+            "resize anew",
+            resize,
+            ((resize, "heap.lower.stored"),),
+            nth=1,
+            segments=200,
+            others=SETS_AND_PUTS,
+        ),
         Scenario("ten thousand", cache_of_ten_thousand, nth=2),
         Scenario("hot and large", cache_hot_and_large, nth=2),
         Scenario("a cache of ten", cache_of_ten),
