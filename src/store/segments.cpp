@@ -351,18 +351,21 @@ void Segments::remove(std::uint32_t number, OwnerTag me, bool may_spare) {
   if (ours) base_.heap.free(block, me);
 }
 
-void Segments::give_up_spares(OwnerTag me) {
+bool Segments::give_up_spares(OwnerTag me) {
   layout::SegmentDirectory& d = directory();
+  bool any = false;
   for (layout::Word& spare : d.spare) {
     const std::uint64_t block = spare.load(std::memory_order_relaxed);
     if (block == 0) continue;
     d.mutex.pending[1].store(base_.heap.ticket(block), std::memory_order_release);
     spare.store(0, std::memory_order_relaxed);
+    any = true;
     CELERIAC_CRASH_POINT("segments.spare.given_up");
     const bool ours = base_.heap.condemn(block, me);
     d.mutex.pending[1].store(0, std::memory_order_release);
     if (ours) base_.heap.free(block, me);
   }
+  return any;
 }
 
 void Segments::move(std::uint32_t number, std::uint32_t log, std::uint32_t queue) {

@@ -166,8 +166,9 @@ class Segments {
   // to it, and nobody is writing into it.
   // Crash-safe: the word first; the block is settled by `pending`.
   void remove(std::uint32_t number, OwnerTag me, bool may_spare = true);
-  // The spare blocks become free. Crash-safe: each is settled by `pending`.
-  void give_up_spares(OwnerTag me);
+  // The spare blocks become free; false when there are none.
+  // Crash-safe: each is settled by `pending`.
+  bool give_up_spares(OwnerTag me);
   // A single segment changes its log or queue, and goes to the young end.
   // Crash-safe: chains are rebuilt.
   void move(std::uint32_t number, std::uint32_t log, std::uint32_t queue);
