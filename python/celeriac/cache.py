@@ -296,8 +296,10 @@ class Cache:
         found = self._core.get_many(keys)
         packed = [key for key, value in found.items() if type(value) is Named]
         for key in packed:
-            value = self._entries.open(key, found.pop(key), MISSING)
-            if value is not MISSING:
+            value = self._entries.open(key, found[key], MISSING)
+            if value is MISSING:
+                del found[key]
+            else:
                 found[key] = value
         return found
 
@@ -359,11 +361,12 @@ class Cache:
         steps = self._walk(itersize)
         return ([key for key in step if matches(key)] for step in steps)
 
-    def _walk(self, itersize: int) -> Iterator[dict[Any, int]]:
-        return self._steps(checks.whole(itersize, "itersize", 1))
+    def _walk(self, itersize: int, *, absent: bool = False) -> Iterator[dict[Any, int]]:
+        return self._steps(checks.whole(itersize, "itersize", 1), absent)
 
-    def _steps(self, itersize: int) -> Iterator[dict[Any, int]]:
-        """The keys that are there, with the bytes of key and value as they are stored."""
+    def _steps(self, itersize: int, absent: bool) -> Iterator[dict[Any, int]]:
+        """The keys that are there, with the bytes of key and value as they are stored; with
+        ``absent`` also those of entries that are as good as absent."""
         cursor: tuple[int, int, int] | None = (0, 0, 0)
         last: set[Any] = set()
         while cursor is not None:
@@ -371,7 +374,7 @@ class Cache:
             cursor, keys, packed, sizes = self._core.scan(cursor, itersize)
             step = {key: size for key, size in zip(keys, sizes, strict=True) if key not in last}
             for key in packed:
-                if self._entries.left(key) is MISSING:
+                if not absent and self._entries.left(key) is MISSING:
                     step.pop(key, None)
             # Keys come twice only while the table that they stand in is replaced.
             last = last.union(step) if cursor and cursor[0] >> 32 & 0xFFFF == part else set(step)
@@ -383,7 +386,10 @@ class Cache:
 
     def delete_pattern(self, pattern: str, itersize: int = 1000) -> int:
         """Remove all keys that match a glob; how many. Bounded work at a time, no lock."""
-        return sum(map(self.delete, self.iter_keys(pattern, itersize)))
+        matches = compiled(pattern).matches
+        self._spoil_flights(lambda name, key: name == self.name and matches(key))
+        steps = self._walk(itersize, absent=True)  # what is stale as well: it may still be given
+        return sum(self.delete(key) for step in steps for key in step if matches(key))
 
     # ------------------------------------------------------------------ the whole
 
@@ -395,12 +401,12 @@ class Cache:
     def _clear_alone(self) -> bool:
         """The same; False, and nothing is removed, where other caches' entries would go too (a
         cache with an ``overflow``, see :meth:`Store.cache`)."""
-        self._spoil_flights(self.name.__eq__)
+        self._spoil_flights(lambda name, key: name == self.name)
         return self._core.clear()
 
-    def _spoil_flights(self, wanted: Callable[[str], bool]) -> None:
-        """What is being computed for keys of caches with such names isn't stored."""
-        self._entries.shared.flights.spoil_spaces(wanted)
+    def _spoil_flights(self, wanted: Callable[[str, bytes], bool]) -> None:
+        """What is being computed for such caches' names and keys isn't stored."""
+        self._entries.shared.flights.spoil_those(wanted)
 
     def cull(self, n: int) -> int:
         """Evict ``n`` entries of this namespace, about the oldest; how many went."""

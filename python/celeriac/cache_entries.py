@@ -89,9 +89,11 @@ class CacheEntries:
     # ---- reading
 
     def header(self, entry: Named) -> Header | None:
-        """The header of an entry whose tags are valid, else None."""
+        """The header of an entry that can be read and whose tags are valid, else None."""
         header = parse(entry)
-        if header is None or (header.tags and not self.tags.valid(header.tags)):
+        if header is None or not self.format.can_read(entry, header):
+            return None
+        if header.tags and not self.tags.valid(header.tags):
             return None
         return header
 
@@ -106,16 +108,17 @@ class CacheEntries:
             return None
 
     def open(self, key: Key, entry: Any, default: Any) -> Any:
-        """The value of an entry just read, or ``default``."""
+        """The value of an entry just read, or ``default``: then it wasn't a hit."""
         opened = self.opened(entry)
-        if opened is None:
-            return default
-        header, value = opened
-        if header.grace:
+        if opened is not None:
+            header, value = opened
+            if not header.grace:
+                return value
             seen = self.core.examine(key, False)
-            if seen is None or _is_stale(header, seen[2]):
-                return default
-        return value
+            if seen is not None and not _is_stale(header, seen[2]):
+                return value
+        self.core.missed(key)
+        return default
 
     def left(self, key: Key) -> Any:
         """Seconds that a key's value has left, None for ever; MISSING when it is absent."""
@@ -168,7 +171,7 @@ class CacheEntries:
                 return False
             entry, version, left = seen
             if type(entry) is not Named:
-                continue
+                return self.core.touch(key, seconds)
             header = self._fresh(entry, left)
             if header is None:
                 return False

@@ -102,7 +102,7 @@ def _pack_header(
 class Format:
     """How a cache writes its entries, and reads them. Immutable; thread-safe."""
 
-    __slots__ = ("_above", "_compressor", "_serializer", "is_plain", "pickle_all")
+    __slots__ = ("_above", "_compressor", "_serializer", "is_plain", "pickle_all", "unpickles")
 
     def __init__(
         self,
@@ -118,6 +118,7 @@ class Format:
             raise ConfigurationError(f"compress_above={compress_above!r}: a number of bytes")
         self._above = compress_above
         self.is_plain = self._serializer is None and self._compressor is None
+        self.unpickles = self._serializer is None
 
     def pack(
         self, value: Any, tags: TagGenerations = (), grace: float = 0.0, delta: float = 0.0
@@ -145,6 +146,19 @@ class Format:
             return value
         return Named(_pack_header(name, compressed, grace, delta, tags) + payload)
 
+    def can_read(self, entry: Named, header: Header) -> bool:
+        """Whether `unpack` would try. What was compressed isn't looked into."""
+        try:
+            if header.compressor:
+                serializers.compressor(header.compressor)
+            elif header.serializer == NATIVE and not self.unpickles:
+                return entry[header.start : header.start + 1] != _PICKLED
+            if header.serializer != NATIVE:
+                self._reader(header.serializer)
+        except (ConfigurationError, Unreadable):
+            return False
+        return True
+
     def unpack(self, entry: Named, header: Header) -> Any:
         """The value. Raises Unreadable (a miss), SerializationError (its own serializer fails)."""
         data = entry[header.start :]
@@ -155,7 +169,7 @@ class Format:
         return serializers.loads(self._reader(header.serializer), data)
 
     def _native(self, data: bytes) -> Any:
-        if self._serializer is not None and data[:1] == _PICKLED:
+        if not self.unpickles and data[:1] == _PICKLED:
             raise Unreadable
         try:
             return _core.unpack(data)

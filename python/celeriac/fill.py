@@ -20,11 +20,10 @@ delta seconds to compute is computed anew by somebody when ``-delta * beta * ln(
 than the seconds that it has left. The others go on with the old one.
 
 An entry is kept for ttl + max(stale, stale_on_error) seconds, and knows the second part. The value
-is stored by `add` where there was none, so that a `set` during the computation wins; and not at
-all when the key was deleted, or the cache cleared, while its flight was in the air (F4 there).
-Not noticed: by who computes without a flight (`lock=False`, or after `wait`), any deletion; by
-others `delete_pattern`, which goes through the keys that are there, and Django's native `delete()`
-of a plain value that was set since the computation began.
+is stored by `add` where there was none, and in place of a stale one only while that is still there,
+so that a `set` during the computation wins; and not at all when the key was deleted, or the cache
+cleared, while its flight was in the air (F4 there). Who computes without a flight (`lock=False`,
+or after `wait`) doesn't notice that a missing key was deleted once more.
 """
 
 from __future__ import annotations
@@ -116,7 +115,11 @@ class Fill:
         if value is None:
             value = self._entries.core.get(self._key, MISSING)
         if type(value) is Named:
-            return self._look_closer()
+            if self._look_closer():
+                return True
+            if self.found is None:
+                self._entries.core.missed(self._key)
+            return False
         self.found = None if value is MISSING else Found(value, -FOR_EVER, False, 0)
         return self.found is not None
 
@@ -227,9 +230,13 @@ class Fill:
             return value
         if self._make_room is not None:
             self._make_room()
-        if self.found is not None:
-            entries.core.set(self._key, packed, kept)
-            return self._kept(value)
+        while self.found is not None:  # stale, or fresh and drawn for early refresh
+            if entries.core.compare_and_set(self._key, self.found.version, packed, kept):
+                return self._kept(value)
+            if self.look_again():  # a set() came first: it is as new
+                return self.answer
+            if self._is_spoilt():
+                return value
         if entries.add(self._key, packed, kept):
             return self._kept(value)
         value_of_another = entries.core.get(self._key, value)  # a set() came first: it is as new

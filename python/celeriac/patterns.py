@@ -83,6 +83,7 @@ def _cut(glob: str) -> list[list[tuple[str, bool]]]:
     """The pieces between stars: lists of (a character, True) or (a regex for one, False)."""
     pieces: list[list[tuple[str, bool]]] = [[]]
     place = 0
+    last_end = glob.rfind("]")  # behind it no set ends; one that never does isn't looked for twice
     while place < len(glob):
         sign = glob[place]
         place += 1
@@ -92,8 +93,10 @@ def _cut(glob: str) -> list[list[tuple[str, bool]]]:
         elif sign == "?":
             pieces[-1].append((".", False))
         elif sign == "[":
-            regex, place = _set(glob, place)
+            regex, place = _set(glob, place) if place <= last_end else ("", place)
             pieces[-1].append((regex, False) if regex else ("[", True))
+            if not regex:
+                last_end = -1
         else:
             if sign == "\\" and place < len(glob):
                 sign = glob[place]

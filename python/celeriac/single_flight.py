@@ -161,11 +161,12 @@ class Flights:
         if self._table.contains(place[1]):
             self._table.delete(place[1])
 
-    def spoil_spaces(self, wanted: Callable[[str], bool]) -> None:
-        """The same for all keys of the caches whose names are wanted."""
+    def spoil_those(self, wanted: Callable[[str, bytes], bool]) -> None:
+        """The same for all flights whose cache's name and key are wanted."""
         for entry in self._table.items():
             data = entry[0].encode() if isinstance(entry[0], str) else entry[0]
-            if wanted(data.partition(b"\0")[0].decode()):
+            space, _, key = data.partition(b"\0")
+            if wanted(space.decode(), key):
                 self._table.delete(data)
 
     def is_spoilt(self, flight: Flight) -> bool:

@@ -157,6 +157,7 @@ class Store:
             namespace,
             table=False,
             pickle_all=written.pickle_all,
+            unpickles=written.unpickles,
             overflow=overflow or "",
             lead=lead_size(lead),
         )

@@ -16,7 +16,7 @@ namespace {
 py::object get_versioned(CacheHandle& c, py::handle key) {
   ValueBuffer value;
   if (!take(c.engine->get(key_bytes(key), value, true))) return py::make_tuple(py::none(), 0);
-  return py::make_tuple(decode(value.codec, value.bytes()), value.version);
+  return py::make_tuple(decode(c, value), value.version);
 }
 
 bool compare_and_set(CacheHandle& c, py::handle key, std::uint64_t version, py::handle object,
@@ -65,7 +65,7 @@ py::list items(CacheHandle& c) {
     if (text == nullptr) PyErr_Clear();
     const py::object name = text != nullptr ? py::reinterpret_steal<py::object>(text)
                                             : py::object(py::bytes(key.data(), key.size()));
-    all.append(py::make_tuple(name, decode(value.codec, value.bytes())));
+    all.append(py::make_tuple(name, decode(c, value)));
     return true;
   }));
   return all;
@@ -100,7 +100,7 @@ PyObject* get(PyObject* self, PyObject* const* args, Py_ssize_t n, PyObject* nam
     const Call call(self, {args, n, names}, known, 1);
     ValueBuffer value;
     if (take(call.engine().get(call.key(), value, true))) {
-      return decode(value.codec, value.bytes()).release().ptr();
+      return decode(call.cache, value).release().ptr();
     }
     return Py_NewRef(call.args[1] != nullptr ? call.args[1] : Py_None);
   });
@@ -114,7 +114,7 @@ PyObject* get_many(PyObject* self, PyObject* const* args, Py_ssize_t n, PyObject
     ValueBuffer value;
     for (const py::handle key : py::reinterpret_borrow<py::iterable>(call.args[0])) {
       if (!take(call.engine().get(key_bytes(key), value, true))) continue;
-      const py::object one = decode(value.codec, value.bytes());
+      const py::object one = decode(call.cache, value);
       if (PyDict_SetItem(found.ptr(), key.ptr(), one.ptr()) != 0) throw py::error_already_set();
     }
     return found.release().ptr();
@@ -194,15 +194,16 @@ PyObject* touch(PyObject* self, PyObject* const* args, Py_ssize_t n, PyObject* n
 // The next three are for entries that have nothing but a value in them. None: this one may have,
 // and nothing was done.
 
-PyObject* answer(Met met) {
-  return met == Met::kPacked ? Py_NewRef(Py_None) : truth(met == Met::kPlain);
+PyObject* answer(const CacheHandle& c, Met met) {
+  if (met == Met::kPacked || (met == Met::kPlain && !c.unpickles)) return Py_NewRef(Py_None);
+  return truth(met == Met::kPlain);
 }
 
 PyObject* probe(PyObject* self, PyObject* const* args, Py_ssize_t n, PyObject* names) {
   static const auto& known = *new auto(interned("key"));
   return guarded([&] {
     const Call call(self, {args, n, names}, known, 1);
-    return answer(take(call.engine().probe(call.key())));
+    return answer(call.cache, take(call.engine().probe(call.key())));
   });
 }
 
@@ -210,7 +211,9 @@ PyObject* touch_plain(PyObject* self, PyObject* const* args, Py_ssize_t n, PyObj
   static const auto& known = *new auto(interned("key", "ttl"));
   return guarded([&] {
     const Call call(self, {args, n, names}, known, 2);
-    return answer(take(call.engine().touch(call.key(), expiry(call.args[1]), Which::kPlain)));
+    if (!call.cache.unpickles) return Py_NewRef(Py_None);
+    const auto met = take(call.engine().touch(call.key(), expiry(call.args[1]), Which::kPlain));
+    return answer(call.cache, met);
   });
 }
 
@@ -219,6 +222,7 @@ PyObject* delete_plain(PyObject* self, PyObject* const* args, Py_ssize_t n, PyOb
   return guarded([&] {
     const Call call(self, {args, n, names}, known, 3);
     if (!py::isinstance<CacheHandle>(call.args[1])) throw py::type_error("flights is a Cache");
+    if (!call.cache.unpickles) return Py_NewRef(Py_None);
     CacheEngine& flights = *cache_handle(call.args[1]).engine;
     const auto removed =
         take(remove_plain(call.engine(), flights, key_bytes(call.args[2]), call.key()));
@@ -303,6 +307,9 @@ void register_cache(py::module_& m) {
           [](CacheHandle& c, std::uint32_t max_entries) { check(c.engine->limit(max_entries)); },
           py::arg("max_entries"))
       .def("entries", [](CacheHandle& c) { return take(c.engine->entries()); })
+      .def(
+          "missed", [](CacheHandle& c, py::handle key) { check(c.engine->missed(key_bytes(key))); },
+          py::arg("key"))
       .def("counts", &counts)
       .def("prefixes", &prefixes)
       .def("items", &items)

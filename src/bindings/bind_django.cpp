@@ -295,28 +295,36 @@ PyObject* incr(PyObject* self, PyObject* const* args, Py_ssize_t n, PyObject* na
 // All or nothing: one key that isn't for us, and the whole call is handed on.
 PyObject* get_many(PyObject* self, PyObject* const* args, Py_ssize_t n, PyObject* names) {
   static const auto& known = *new auto(interned("keys", "version"));
-  return attempt(self, "get_many", {args, n, names}, known, 1,
-                 [&](const DjangoCalls& o, CacheHandle& cache, const Arguments2& a) -> PyObject* {
-                   // Others may be iterators, which can't be handed on once they were used.
-                   if (!PyList_CheckExact(a[0]) && !PyTuple_CheckExact(a[0])) return nullptr;
-                   const auto all = py::reinterpret_steal<py::object>(PySequence_Tuple(a[0]));
-                   if (!all) throw py::error_already_set();
-                   py::dict found;
-                   const Head head = o.head;  // one for all keys
-                   FullKey full;
-                   ValueBuffer value;
-                   for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(all.ptr()); ++i) {
-                     PyObject* key = PyTuple_GET_ITEM(all.ptr(), i);
-                     if (!full.make(head, key, a[1])) return nullptr;
-                     const Result<bool> there = cache.engine->get(full.view(), value, true);
-                     if (!there) return failed(self);
-                     if (!there.value()) continue;
-                     if (value.codec == Codec::kNamed) return nullptr;
-                     const py::object one = decode(value.codec, value.bytes());
-                     if (PyDict_SetItem(found.ptr(), key, one.ptr()) != 0) return nullptr;
-                   }
-                   return found.release().ptr();
-                 });
+  return attempt(
+      self, "get_many", {args, n, names}, known, 1,
+      [&](const DjangoCalls& o, CacheHandle& cache, const Arguments2& a) -> PyObject* {
+        // Others may be iterators, which can't be handed on once they were used.
+        if (!PyList_CheckExact(a[0]) && !PyTuple_CheckExact(a[0])) return nullptr;
+        const auto all = py::reinterpret_steal<py::object>(PySequence_Tuple(a[0]));
+        if (!all) throw py::error_already_set();
+        py::dict found;
+        auto* const nothing = reinterpret_cast<PyObject*>(g_type);  // no value is it
+        const Head head = o.head;                                   // one for all keys
+        FullKey full;
+        ValueBuffer value;
+        for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(all.ptr()); ++i) {
+          PyObject* key = PyTuple_GET_ITEM(all.ptr(), i);
+          if (!full.make(head, key, a[1])) return nullptr;
+          const Result<bool> there = cache.engine->get(full.view(), value, true);
+          if (!there) return failed(self);
+          if (!there.value()) continue;
+          py::object one;
+          if (value.codec == Codec::kNamed) {
+            one = py::reinterpret_steal<py::object>(open_packed(self, full.view(), value, nothing));
+            if (!one) throw py::error_already_set();
+            if (one.ptr() == nothing) continue;
+          } else {
+            one = decode(value.codec, value.bytes());
+          }
+          if (PyDict_SetItem(found.ptr(), key, one.ptr()) != 0) return nullptr;
+        }
+        return found.release().ptr();
+      });
 }
 
 // As get_many; the keys are looked at before anything is stored.

@@ -23,8 +23,8 @@ StoreHandle open_local_store(const std::string& root, const std::string& name, s
 }
 
 CacheHandle cache(StoreHandle& s, const std::string& name, bool table, bool pickle_all,
-                  const std::string& overflow, std::uint32_t lead) {
-  return {take(s.engine->cache({name, table, overflow, lead})), pickle_all};
+                  bool unpickles, const std::string& overflow, std::uint32_t lead) {
+  return {take(s.engine->cache({name, table, overflow, lead})), pickle_all, unpickles};
 }
 
 QueueHandle queue(StoreHandle& s, const std::string& name, bool create, bool given,
@@ -82,7 +82,7 @@ py::list owners(StoreHandle& s) {
 void register_store(py::module_& m) {
   py::class_<StoreHandle>(m, "Store")
       .def("cache", &cache, py::arg("name"), py::arg("table"), py::arg("pickle_all"),
-           py::arg("overflow") = "", py::arg("lead") = 0)
+           py::arg("unpickles") = true, py::arg("overflow") = "", py::arg("lead") = 0)
       .def("queue", &queue, py::arg("name"), py::arg("create"), py::arg("given"),
            py::arg("max_length"), py::arg("max_deliveries"), py::arg("drop_oldest"),
            py::arg("owner_bound"))

@@ -153,6 +153,11 @@ py::object decode(Codec codec, std::string_view bytes) {
   return py::reinterpret_steal<py::object>(made);
 }
 
+py::object decode(const CacheHandle& cache, const ValueBuffer& value) {
+  if (value.codec == Codec::kPickle && !cache.unpickles) return decode_named({});
+  return decode(value.codec, value.bytes());
+}
+
 std::string_view key_bytes(py::handle key) {
   PyObject* o = key.ptr();
   if (PyUnicode_Check(o)) {

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "bindings/codec_buffer.hpp"
+#include "bindings/handles.hpp"
 #include "store/value.hpp"
 
 namespace celeriac::bindings {
@@ -44,6 +45,8 @@ class EncodedValues {
 
 // Raises SerializationError when the bytes can't be read back.
 pybind11::object decode(Codec codec, std::string_view bytes);
+// The same for an entry of that cache. One that it mustn't read is an empty packed one.
+pybind11::object decode(const CacheHandle& cache, const ValueBuffer& value);
 
 // A key's bytes: str as UTF-8, bytes as they are; TypeError otherwise. Valid while `key` lives.
 std::string_view key_bytes(pybind11::handle key);

@@ -48,6 +48,7 @@ class Encoder {
 
  private:
   static constexpr std::size_t kSmallest = 1 + kShortStr;
+  static constexpr std::size_t kLong = 256;
 
   // The commonest kinds, without a call. Writes at `to` and returns the end, or nullptr for others.
   // REQUIRES: kSmallest bytes there.
@@ -140,9 +141,14 @@ class Encoder {
     out_.add(n);
   }
 
+  // What is long and comes again is pickle's, as a container is: it writes it once.
+  bool comes_once(PyObject* o, std::size_t n) {
+    return n < kLong || Py_REFCNT(o) == 1 || met_.insert(o);
+  }
+
   bool bytes(PyObject* o) {
     const auto n = static_cast<std::size_t>(PyBytes_GET_SIZE(o));
-    if (!sized(kTagBytes, n, n)) return false;
+    if (!comes_once(o, n) || !sized(kTagBytes, n, n)) return false;
     raw(PyBytes_AS_STRING(o), n);
     return true;
   }
@@ -161,6 +167,7 @@ class Encoder {
   [[gnu::noinline]] bool text(PyObject* o, bool into_table) {
     if (PyUnicode_IS_COMPACT_ASCII(o)) {
       const auto n = static_cast<std::size_t>(PyUnicode_GET_LENGTH(o));
+      if (!into_table && !comes_once(o, n)) return false;
       if (n >= kShortStr) {
         if (!sized(into_table ? kTagLongNewStr : kTagLongStr, n, n)) return false;
       } else if (!out_.reserve(n + 1) || !tag((into_table ? kTagNewStr : kTagStr) + n)) {
@@ -175,6 +182,7 @@ class Encoder {
 #endif
     const std::size_t n = utf8_of(o, nullptr);
     if (n == 0 && PyUnicode_GET_LENGTH(o) != 0) return false;
+    if (!into_table && !comes_once(o, n)) return false;
     if (!sized(into_table ? kTagLongNewUtf8 : kTagLongUtf8, n, n)) return false;
     utf8_of(o, out_.end());
     out_.add(n);

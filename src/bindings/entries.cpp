@@ -68,9 +68,8 @@ py::object examine(CacheHandle& c, py::handle key, bool whole) {
     const std::uint64_t now = now_ns();
     left = py::float_(value.expires > now ? static_cast<double>(value.expires - now) / 1e9 : 0.0);
   }
-  const bool shown = whole || value.codec == Codec::kNamed;
-  return py::make_tuple(shown ? decode(value.codec, value.bytes()) : py::object(py::none()),
-                        value.version, left);
+  const bool shown = whole || is_packed(c, value.codec);
+  return py::make_tuple(shown ? decode(c, value) : py::object(py::none()), value.version, left);
 }
 
 py::tuple scan(CacheHandle& c, Cursor cursor, std::size_t most) {
@@ -80,7 +79,7 @@ py::tuple scan(CacheHandle& c, Cursor cursor, std::size_t most) {
   py::list sizes;
   const auto visit = [&](std::string_view key, Codec codec, std::uint64_t bytes) {
     py::object name = text_or_bytes(key);
-    if (codec == Codec::kNamed) named.append(name);
+    if (is_packed(c, codec)) named.append(name);
     keys.append(std::move(name));
     sizes.append(bytes);
   };

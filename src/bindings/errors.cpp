@@ -133,12 +133,25 @@ void raise(const Status& status) {
   throw py::error_already_set();
 }
 
+namespace {
+
+// What str() says: cause.what() has a traceback in it as well.
+std::string text_of(py::handle error) {
+  try {
+    return py::str(error);
+  } catch (py::error_already_set&) {
+    return "(whose text can't be had)";
+  }
+}
+
+}  // namespace
+
 void raise_serialization(const char* what, py::handle value) {
   py::error_already_set cause;  // takes the current error
   const std::string message =
       std::string(what) + " a value" +
       (value ? " of type " + std::string(Py_TYPE(value.ptr())->tp_name) : std::string()) + ": " +
-      cause.what();
+      Py_TYPE(cause.value().ptr())->tp_name + ": " + text_of(cause.value());
   py::raise_from(cause, g_kinds[kSerializationError].type, message.c_str());
   throw py::error_already_set();
 }

@@ -12,7 +12,14 @@ namespace celeriac::bindings {
 struct CacheHandle {
   std::unique_ptr<CacheEngine> engine;
   bool pickle_all = false;
+  // False: what was pickled, by a cache of that name with another serializer, is no value here.
+  bool unpickles = true;
 };
+
+// May this entry be less than a plain value here, and even absent? Python knows.
+inline bool is_packed(const CacheHandle& c, Codec codec) {
+  return codec == Codec::kNamed || (codec == Codec::kPickle && !c.unpickles);
+}
 
 // That of a `_core.Cache`. REQUIRES: `self` is one, or of a subclass.
 inline CacheHandle& cache_handle(PyObject* self) {

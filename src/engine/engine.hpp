@@ -36,6 +36,8 @@ class CacheEngine {
   // `counted`: as a hit or a miss.
   virtual Result<bool> get(std::string_view key, ValueBuffer& to, bool counted) = 0;
   virtual Result<Met> probe(std::string_view key) = 0;
+  // What get() has just counted as a hit was none: its packer says so. Counts it as a miss.
+  virtual Status missed(std::string_view key) = 0;
   // True when the mode's condition held and the value is stored. On error nothing has changed.
   virtual Result<bool> store(std::string_view key, const Value& value, std::uint64_t expires,
                              StoreMode mode, std::uint64_t version) = 0;

@@ -58,6 +58,8 @@ class Cache {
   // step 5).
   bool get(std::uint32_t space, std::string_view key, ValueBuffer& to, bool counted, OwnerTag me);
   Met probe(std::uint32_t space, std::string_view key, OwnerTag me);
+  // A hit that get() has counted is a miss. Thread-safe. Crash-safe: the counts may lose one.
+  void missed(std::uint32_t space, std::string_view key, OwnerTag me);
 
   // Stores under the mode's condition; true when it was stored. `version` is for kCompare: what a
   // ValueBuffer said, or 0 for "must be absent". kValueTooLarge, kNotEnoughMemory, kLockTimeout;

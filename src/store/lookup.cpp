@@ -120,6 +120,15 @@ bool Cache::get(std::uint32_t space, std::string_view key, ValueBuffer& to, bool
   return hit;
 }
 
+void Cache::missed(std::uint32_t space, std::string_view key, OwnerTag me) {
+  layout::CounterStripe& c = spaces_.counters(space, key, me);
+  std::uint64_t hits = c.hits.load(std::memory_order_relaxed);
+  do {
+    if (hits == 0) return;  // the row has begun anew since
+  } while (!c.hits.compare_exchange_weak(hits, hits - 1, std::memory_order_relaxed));
+  c.misses.fetch_add(1, std::memory_order_relaxed);
+}
+
 Met Cache::probe(std::uint32_t space, std::string_view key, OwnerTag me) {
   Hit hit;
   return lookup(space, key, nullptr, me, &hit) ? met(hit.codec) : Met::kNothing;

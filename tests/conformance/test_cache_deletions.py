@@ -24,6 +24,7 @@ DELETIONS: dict[str, Callable[[Cache], object]] = {
     "delete_many": lambda cache: cache.delete_many(["other", "k"]),
     "ttl of zero": lambda cache: cache.set("k", 1, 0),
     "clear": lambda cache: cache.clear(),
+    "delete_pattern": lambda cache: cache.delete_pattern("k*"),
     "set and delete": lambda cache: (cache.set("k", 1), cache.delete("k")),
 }
 
@@ -66,6 +67,7 @@ def test_what_is_deleted_while_it_is_stored(cache: Cache, monkeypatch: pytest.Mo
 def test_another_key_or_cache_that_is_deleted_spoils_nothing(cache: Cache, store: Store) -> None:
     def compute() -> str:
         cache.delete("other")
+        cache.delete_pattern("other*")
         store.cache("another").delete("k")
         store.cache("another").clear()
         return "computed"

@@ -131,6 +131,66 @@ def test_the_grace_comes_after_the_new_ttl(cache: Cache) -> None:
         cache.get_or_set("short", never, stale_on_error=GRACE)
 
 
+def test_delete_pattern_removes_what_is_stale(cache: Cache) -> None:
+    cache.get_or_set("k", "old", SOON, stale=GRACE, stale_on_error=GRACE)
+    time.sleep(SOON + 0.005)
+    assert cache.delete_pattern("k*") == 0
+    with pytest.raises(LookupError):
+        cache.get_or_set("k", never, stale=GRACE, stale_on_error=GRACE)
+
+
+@pytest.mark.parametrize("early", [0, 1e30])
+@pytest.mark.parametrize("write", ["set", "add", "replace", "set with a tag"])
+def test_what_is_set_while_it_is_refreshed_stays(cache: Cache, write: str, early: float) -> None:
+    options: dict[str, Any] = {"stale": GRACE, "early": early}
+    cache.get_or_set("k", "old", GRACE if early else SOON, **options)
+    time.sleep(SOON + 0.005)
+    writes: dict[str, Callable[[], object]] = {
+        "set": lambda: cache.set("k", "newer", GRACE),
+        "add": lambda: cache.add("k", "newer", GRACE) or cache.set("k", "newer", GRACE),
+        "replace": lambda: cache.replace("k", "newer", GRACE) or cache.set("k", "newer", GRACE),
+        "set with a tag": lambda: cache.set("k", "newer", GRACE, tags=["t"]),
+    }
+    calls = []
+
+    def compute() -> str:
+        calls.append(writes[write]())
+        return "older"
+
+    assert cache.get_or_set("k", compute, GRACE, **options) in ("newer", "older")
+    assert len(calls) == 1
+    assert cache.get("k") == "newer"
+    cache.touch("k", SOON)
+    time.sleep(SOON + 0.005)
+    assert cache.get_or_set("k", lambda: "newest", **options) == cache.get("k") == "newest"
+
+
+def test_a_refreshed_value_is_stored_though_its_entry_has_moved(cache: Cache) -> None:
+    cache.get_or_set("k", "old", SOON, stale=GRACE)
+    time.sleep(SOON + 0.005)
+
+    def compute() -> str:
+        seen = cache._core.examine("k", True)
+        assert seen is not None
+        cache._core.set("k", seen[0], seen[2])  # the same entry in another place
+        return "new"
+
+    assert cache.get_or_set("k", compute, stale=GRACE) == cache.get("k") == "new"
+
+
+def test_counts_of_what_is_as_good_as_absent(cache: Cache) -> None:
+    cache.set_many({"a": 1, "b": 2}, tags=["t"])
+    cache.set("c", 3)
+    assert cache.get_many(["c", "b", "a"]) == {"c": 3, "b": 2, "a": 1}
+    assert (cache.stats().hits, cache.stats().misses) == (3, 0)
+    cache.invalidate("t")
+    assert cache.get("a") is None
+    assert cache.get_many(["a", "b", "c"]) == {"c": 3}
+    assert (cache.stats().hits, cache.stats().misses) == (4, 3)
+    assert cache.get_or_set("a", lambda: 5) == 5
+    assert (cache.stats().hits, cache.stats().misses) == (4, 4)
+
+
 def test_entries_of_invalidated_tags(cache: Cache) -> None:
     for call in (cache.delete, cache.touch, cache.persist, lambda key: cache.touch(key, 0)):
         cache.set("k", 1, tags=["t"])

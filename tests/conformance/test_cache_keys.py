@@ -155,6 +155,9 @@ def test_ten_thousand_stars(cache: Cache) -> None:
     assert cache.keys("a*" * 10_000 + "b") == []  # each star tried again would never end
     assert cache.keys("?*" * 10_000 + "b") == []
     assert cache.keys("[ab]*" * 10_000 + "[bc]") == []
+    assert cache.keys("[" * 30_000) == []  # nor would a look for the end of each set
+    cache.set("[" * 3000 + "]", 1)
+    assert cache.keys("?[[]" + "[" * 2998 + "\\]") == ["[" * 3000 + "]"]
 
 
 # ------------------------------------------------------------------ statistics by prefix

@@ -136,10 +136,46 @@ def test_entries_of_another_serializer_are_read_or_missed(store: Store, old: str
         assert cache.get("large") is None  # data names no code to import
 
 
-def test_a_pickle_is_not_read_by_a_cache_that_was_told_json(store: Store) -> None:
-    store.cache(serializer="pickle").set("k", {1: 2}, tags=["t"])
-    assert store.cache(serializer="json").get("k") is None
-    assert store.cache(serializer="native").get("k") == {1: 2}
+class Tells:
+    """Leaves a trace when it is unpickled."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return leave_a_trace, ()
+
+
+TRACES: list[str] = []
+
+
+def leave_a_trace() -> None:
+    TRACES.append("unpickled")
+
+
+@pytest.mark.parametrize("tags", [[], ["t"]])
+@pytest.mark.parametrize("by", ["json", "upside_down.Upside"])
+@pytest.mark.parametrize("old", ["pickle", "native"])
+def test_a_pickle_is_not_read_by_a_cache_that_was_told_json(
+    store: Store, old: str, by: str, tags: list[str]
+) -> None:
+    TRACES.clear()
+    store.cache(serializer=old).set("k", Tells(), tags=tags)
+    store.cache(serializer=old).set("other", Tells(), tags=tags)
+    cache = store.cache(serializer=by)
+    assert cache.get("k", "missing") == "missing"
+    assert cache.get_many(["k", "other"]) == {}
+    assert "k" not in cache
+    assert cache.keys() == []
+    assert cache.touch("k", 5) is False
+    with pytest.raises(KeyError):
+        cache.ttl("k")
+    assert cache.delete("other") is False
+    assert cache.get_or_set("k", lambda: "new") == cache.get("k") == "new"
+    cache.set("x", 5, 9)
+    assert cache.touch("x", 50)
+    assert cache.delete("x")
+    assert TRACES == []
+    store.cache(serializer=old).set("k", Tells(), tags=tags)
+    assert store.cache().get("k", "missing") is None
+    assert TRACES == ["unpickled"]
 
 
 def test_a_package_that_is_gone_is_a_miss(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,3 +252,17 @@ def test_a_serializer_that_raises_on_reading(store: Store) -> None:
         cache.get("k")
     assert isinstance(caught.value.__cause__, RuntimeError)
     assert store.cache().get("k") is None
+
+
+class Breaks:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return int, ("no number",)
+
+
+def test_what_can_not_be_unpickled_is_named_in_one_line(store: Store) -> None:
+    cache = store.cache()
+    cache.set("k", Breaks())
+    with pytest.raises(celeriac.SerializationError) as caught:
+        cache.get("k")
+    reason = "ValueError: invalid literal for int() with base 10: 'no number'"
+    assert str(caught.value) == f"can't unpickle a value: {reason}"

@@ -227,6 +227,17 @@ def test_recursion_is_pickled() -> None:
     assert ours["me"] is ours
 
 
+@pytest.mark.parametrize("long", ["x" * 1000, "ü" * 1000, b"x" * 1000])
+def test_a_long_text_that_comes_again_is_stored_once(long: str | bytes) -> None:
+    value = [long, {"again": long}, long]
+    assert check(value) == PICKLE
+    assert len(_core.encode_value(value)[1]) < 2 * len(long) + 1100
+    _, ours = there_and_back(value)
+    assert ours[0] is ours[1]["again"] is ours[2]
+    assert check([long, "y" * 1000, b"y" * 1000, "x" * 10, "x" * 10]) == NATIVE
+    assert check(["".join(["x"] * 1000) for _ in range(3)]) == NATIVE  # equal, not the same
+
+
 def test_depth() -> None:
     value: list[Any] = []
     for _ in range(99):

@@ -43,6 +43,7 @@ def test_persist(cache: CeleriacCache) -> None:
     cache.set("key", "value", 20)
     assert cache.persist("key") is True
     assert cache.ttl("key") is None
+    assert cache.persist("key") is False, "as with Redis: it has no timeout to take away"
     assert cache.persist("missing") is False
 
 

@@ -178,7 +178,7 @@ class CeleriacCache(_Calls):
         except CeleriacError as error:
             if error in raised:
                 raise
-            self._not_stored(key, version, error, writing=looked)
+            self._tolerate(error, writing=looked)
             if given is not compute:
                 return default
             return results[-1] if results else await compute()

@@ -80,8 +80,14 @@ class Lock:
         if blocking_timeout is not None:
             checks.limited(blocking_timeout, "blocking_timeout", 0)
 
-    def acquire(self, blocking: bool | None = None, blocking_timeout: float | None = None) -> bool:
-        """Take the lock; False when it isn't to be had (in time)."""
+    def acquire(
+        self,
+        blocking: bool | None = None,
+        blocking_timeout: float | None = None,
+        *,
+        sleep: float | None = None,
+    ) -> bool:
+        """Take the lock; False when it isn't to be had (in time). `sleep` isn't needed."""
         if blocking is None:
             blocking = self.blocking
         if blocking_timeout is None:

@@ -13,7 +13,7 @@ import celeriac
 from celeriac import checks
 from celeriac.cache_entries import MISSING
 from celeriac.entries import Named
-from celeriac.errors import CeleriacError, ConfigurationError, NotEnoughMemory, ValueTooLarge
+from celeriac.errors import CeleriacError, ConfigurationError
 from celeriac.fill import Fill, get_or_set
 from celeriac.patterns import compiled, escape
 
@@ -46,18 +46,17 @@ class MoreCache(SyncCache):
             return full[len(self.make_key("", version)) :]
         return full.split(":", 2)[-1]  # as django-redis takes it, unless it is told better
 
-    def _full_keys(
-        self, pattern: str, version: Any, itersize: int | None, prefix: str | None = None
-    ) -> Iterator[str]:
+    def _full_pattern(self, pattern: str, version: Any, prefix: str | None = None) -> str:
         if not isinstance(pattern, str):
             compiled(pattern)  # says what is wrong
-        if itersize is None:
-            itersize = redis_compat.setting("SCAN_ITERSIZE", 1000)
         shown = self.version if version is None else version
         first = self.key_prefix if prefix is None else prefix
-        full = self.key_func(pattern, escape(first), escape(str(shown)))
+        return self.key_func(pattern, escape(first), escape(str(shown)))
+
+    def _full_keys(self, pattern: str, version: Any, itersize: int | None) -> Iterator[str]:
+        full = self._full_pattern(pattern, version)
         try:
-            for key in self._at(version, prefix).iter_keys(full, itersize):
+            for key in self._at(version).iter_keys(full, _step(itersize)):
                 if isinstance(key, str):
                     yield key
         except CeleriacError as error:
@@ -87,8 +86,8 @@ class MoreCache(SyncCache):
         if prefix is not None:
             checks.text(prefix, "prefix")
         try:
-            entries = self._at(version, prefix)
-            return entries.delete_many(self._full_keys(pattern, version, itersize, prefix))
+            full = self._full_pattern(pattern, version, prefix)
+            return self._at(version, prefix).delete_pattern(full, _step(itersize))
         except CeleriacError as error:
             self._tolerate(error)
             return 0
@@ -170,17 +169,8 @@ class MoreCache(SyncCache):
         except CeleriacError as error:
             if once.raised is error:
                 raise
-            self._not_stored(key, version, error, writing=looked)
+            self._tolerate(error, writing=looked)
             return once.result()
-
-    def _not_stored(
-        self, key: str, version: Any, error: CeleriacError, *, writing: bool = True
-    ) -> None:
-        """The store has failed: raise the error again, or count it; the value is there anyway."""
-        if isinstance(error, (NotEnoughMemory, ValueTooLarge)):
-            self._not_replaced(self.make_key(key, version), version, error)
-        else:
-            self._tolerate(error, writing=writing)
 
     # ---- locks
 
@@ -218,6 +208,12 @@ class MoreCache(SyncCache):
             blocking_timeout=blocking_timeout,
             thread_local=thread_local,
         )
+
+
+def _step(itersize: int | None) -> int:
+    """About how many keys are looked at in one step."""
+    found: int = redis_compat.setting("SCAN_ITERSIZE", 1000) if itersize is None else itersize
+    return found
 
 
 class Once:

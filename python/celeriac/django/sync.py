@@ -444,9 +444,15 @@ class SyncCache(BaseCache):
             return 0
 
     def persist(self, key: str, version: Any = None) -> bool:
-        """Take the timeout from a key; False if it is missing."""
+        """Take the timeout from a key; False if it is missing, or has none."""
         full = self.make_and_validate_key(key, version)
-        return self._change(version, lambda entries: entries.persist(full))
+
+        def persist(entries: celeriac.Cache) -> bool:
+            with suppress(KeyError):
+                return entries.ttl(full) is not None and entries.persist(full)
+            return False
+
+        return self._change(version, persist)
 
     def expire(self, key: str, timeout: float | timedelta | None, version: Any = None) -> bool:
         """Let a key expire after so many seconds; False if it is missing."""

@@ -76,6 +76,15 @@ Result<Met> LocalCache::probe(std::string_view key) {
   });
 }
 
+Status LocalCache::missed(std::string_view key) {
+  return in_space(key, false, true,
+                  [&](std::uint32_t space, OwnerTag me) -> Result<bool> {
+                    handle_->core().cache().missed(space, key, me);
+                    return true;
+                  })
+      .status();
+}
+
 Result<bool> LocalCache::store(std::string_view key, const Value& value, std::uint64_t expires,
                                StoreMode mode, std::uint64_t version) {
   return in_space(key, true, false, [&](std::uint32_t space, OwnerTag me) {

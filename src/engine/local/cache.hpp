@@ -19,6 +19,7 @@ class LocalCache final : public CacheEngine {
 
   Result<bool> get(std::string_view key, ValueBuffer& to, bool counted) override;
   Result<Met> probe(std::string_view key) override;
+  Status missed(std::string_view key) override;
   Result<bool> store(std::string_view key, const Value& value, std::uint64_t expires,
                      StoreMode mode, std::uint64_t version) override;
   Result<Met> erase(std::string_view key, std::uint64_t version, Which which) override;
