@@ -85,6 +85,8 @@ def parse(entry: Named) -> Header | None:
             place += _GENERATION.size
     except (ValueError, struct.error):
         return None
+    if not (grace >= 0 and delta >= 0):  # nobody writes that, NaN included
+        return None
     return Header(*names, grace, delta, tuple(tags), place)
 
 
