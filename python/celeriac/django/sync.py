@@ -344,7 +344,8 @@ class SyncCache(BaseCache):
         try:
             found = self._at(version).get_many(list(full))
         except CeleriacError as error:
-            if not isinstance(error, SerializationError) or not self._ignore_exceptions:
+            about_one = isinstance(error, (SerializationError, ValueTooLarge))
+            if not about_one or not self._ignore_exceptions:
                 self._tolerate(error)
                 return {}
             found = self._those_to_read(list(full), version)
