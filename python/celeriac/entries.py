@@ -156,6 +156,17 @@ class Format:
             return self._native(data)
         return serializers.loads(self._reader(header.serializer), data)
 
+    def reads(self, header: Header) -> bool:
+        """Whether this cache may and can read what has these names; its payload may be damaged."""
+        try:
+            if header.serializer != NATIVE:
+                self._reader(header.serializer)
+            if header.compressor:
+                self._decompressor(header.compressor)
+        except Unreadable:
+            return False
+        return True
+
     def _native(self, data: bytes) -> Any:
         if self._serializer is not None and data[:1] == _PICKLED:
             raise Unreadable
@@ -180,12 +191,21 @@ class Format:
             raise Unreadable
         return found
 
-    def _decompressed(self, name: str, data: bytes) -> bytes:
-        by = self._compressor
+    def _decompressor(self, name: str) -> serializers.Compressor:
+        own = self._compressor
+        if own is not None and name == own.name:
+            return own
         try:
-            if by is None or name != by.name:
-                by = serializers.compressor(name)
-            return by.decompress(data) if by is not None else data
+            found = serializers.compressor(name)
+        except ConfigurationError:
+            raise Unreadable from None
+        assert found is not None
+        return found
+
+    def _decompressed(self, name: str, data: bytes) -> bytes:
+        by = self._decompressor(name)
+        try:
+            return by.decompress(data)
         except Exception:
             raise Unreadable from None
 

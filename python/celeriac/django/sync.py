@@ -389,8 +389,9 @@ class SyncCache(BaseCache):
                 for key, own in full.items():
                     self._make_room(entries, key)
                     failed += entries.set_many({key: data[own]}, ttl, tags=tags)
-            if failed:
-                entries.delete_many(failed)
+            for key in failed:
+                with suppress(ValueTooLarge):  # the key itself
+                    entries.delete(key)
         except CeleriacError as error:
             self._tolerate(error, writing=True)
             return list(data)
