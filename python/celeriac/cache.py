@@ -106,8 +106,7 @@ class Cache:
 
     def native_flights(self) -> tuple[CoreCache, bytes]:
         """Where the core finds the flight of a key, and what stands before the key there."""
-        flights = self._entries.shared.flights
-        return flights.core, flights.place(self.name, b"")[1]
+        return self._entries.flights
 
     def opened(self, key: Key, entry: Any, default: Any) -> Any:
         """The value of an entry that was read past this object, or ``default``."""
@@ -172,7 +171,8 @@ class Cache:
         return self._entries.remove(key)
 
     def __contains__(self, key: Key) -> bool:
-        return self._core.contains(key) and self._entries.left(key) is not MISSING
+        there = self._core.probe(key)
+        return self._entries.left(key) is not MISSING if there is None else there
 
     def get_or_set(
         self,

@@ -62,7 +62,7 @@ class Shared:
 class CacheEntries:
     """A cache's entries. Thread-safe, fork-safe. Raises what the core raises."""
 
-    __slots__ = ("_tags", "core", "format", "name", "shared")
+    __slots__ = ("_flights", "_tags", "core", "format", "name", "shared")
 
     def __init__(
         self, core: _core.Cache, name: str, shared: Shared, format: Format = PLAIN
@@ -71,7 +71,17 @@ class CacheEntries:
         self.name = name
         self.format = format
         self.shared = shared
+        self._flights: tuple[_core.Cache, bytes] | None = None
         self._tags: Tags | None = None
+
+    @property
+    def flights(self) -> tuple[_core.Cache, bytes]:
+        """Where the flights of this cache are, and what stands before a key there."""
+        where = self._flights
+        if where is None:
+            flights = self.shared.flights
+            where = self._flights = flights.core, flights.place(self.name, b"")[1]
+        return where
 
     @property
     def tags(self) -> Tags:
@@ -165,13 +175,13 @@ class CacheEntries:
 
     def touch(self, key: Key, seconds: float | None) -> bool:
         """Give a key a new ttl, before its grace if it has one; True when it was there."""
-        while True:
+        while (touched := self.core.touch_plain(key, seconds)) is None:
             seen = self.core.examine(key, False)
             if seen is None:
                 return False
             entry, version, left = seen
             if type(entry) is not Named:
-                return self.core.touch(key, seconds)
+                continue
             header = self._fresh(entry, left)
             if header is None:
                 return False
@@ -181,9 +191,13 @@ class CacheEntries:
             after = self.core.examine(key, False)
             if after is None or after[1] == version:  # else it was another's entry that we touched
                 return True
+        return touched
 
     def remove(self, key: Key) -> bool:
         """Remove a key; True when it was there. What is being computed for it isn't stored."""
+        removed = self.core.delete_plain(key, *self.flights)
+        if removed is not None:
+            return removed
         seen = self.core.examine(key, False)
         flights = self.shared.flights
         flights.spoil(flights.place(self.name, key))

@@ -6,6 +6,7 @@
 #include "bindings/errors.hpp"
 #include "bindings/fastcall.hpp"
 #include "bindings/handles.hpp"
+#include "bindings/removal.hpp"
 
 namespace py = pybind11;
 
@@ -26,7 +27,8 @@ bool compare_and_set(CacheHandle& c, py::handle key, std::uint64_t version, py::
 }
 
 bool compare_and_delete(CacheHandle& c, py::handle key, std::uint64_t version) {
-  return version != 0 && take(c.engine->erase(key_bytes(key), version));
+  return version != 0 &&
+         take(c.engine->erase(key_bytes(key), version, Which::kAll)) != Met::kNothing;
 }
 
 // Seconds left; None = no expiry; below zero = missing.
@@ -168,7 +170,7 @@ PyObject* erase(PyObject* self, PyObject* const* args, Py_ssize_t n, PyObject* n
   static const auto& known = *new auto(interned("key"));
   return guarded([&] {
     const Call call(self, {args, n, names}, known, 1);
-    return truth(take(call.engine().erase(call.key(), 0)));
+    return truth(take(call.engine().erase(call.key(), 0, Which::kAll)) != Met::kNothing);
   });
 }
 
@@ -176,7 +178,7 @@ PyObject* contains(PyObject* self, PyObject* const* args, Py_ssize_t n, PyObject
   static const auto& known = *new auto(interned("key"));
   return guarded([&] {
     const Call call(self, {args, n, names}, known, 1);
-    return truth(take(call.engine().contains(call.key())));
+    return truth(take(call.engine().probe(call.key())) != Met::kNothing);
   });
 }
 
@@ -184,7 +186,43 @@ PyObject* touch(PyObject* self, PyObject* const* args, Py_ssize_t n, PyObject* n
   static const auto& known = *new auto(interned("key", "ttl"));
   return guarded([&] {
     const Call call(self, {args, n, names}, known, 2);
-    return truth(take(call.engine().touch(call.key(), expiry(call.args[1]))));
+    const auto met = take(call.engine().touch(call.key(), expiry(call.args[1]), Which::kAll));
+    return truth(met != Met::kNothing);
+  });
+}
+
+// The next three are for entries that have nothing but a value in them. None: this one may have,
+// and nothing was done.
+
+PyObject* answer(Met met) {
+  return met == Met::kPacked ? Py_NewRef(Py_None) : truth(met == Met::kPlain);
+}
+
+PyObject* probe(PyObject* self, PyObject* const* args, Py_ssize_t n, PyObject* names) {
+  static const auto& known = *new auto(interned("key"));
+  return guarded([&] {
+    const Call call(self, {args, n, names}, known, 1);
+    return answer(take(call.engine().probe(call.key())));
+  });
+}
+
+PyObject* touch_plain(PyObject* self, PyObject* const* args, Py_ssize_t n, PyObject* names) {
+  static const auto& known = *new auto(interned("key", "ttl"));
+  return guarded([&] {
+    const Call call(self, {args, n, names}, known, 2);
+    return answer(take(call.engine().touch(call.key(), expiry(call.args[1]), Which::kPlain)));
+  });
+}
+
+PyObject* delete_plain(PyObject* self, PyObject* const* args, Py_ssize_t n, PyObject* names) {
+  static const auto& known = *new auto(interned("key", "flights", "space"));
+  return guarded([&] {
+    const Call call(self, {args, n, names}, known, 3);
+    if (!py::isinstance<CacheHandle>(call.args[1])) throw py::type_error("flights is a Cache");
+    CacheEngine& flights = *cache_handle(call.args[1]).engine;
+    const auto removed =
+        take(remove_plain(call.engine(), flights, key_bytes(call.args[2]), call.key()));
+    return removed ? truth(*removed) : Py_NewRef(Py_None);
   });
 }
 
@@ -222,6 +260,10 @@ PyMethodDef* hot_methods() {
       fast_method("delete", &erase, "delete($self, key)\n--\n\n"),
       fast_method("touch", &touch, "touch($self, key, ttl)\n--\n\n"),
       fast_method("contains", &contains, "contains($self, key)\n--\n\n"),
+      fast_method("probe", &probe, "probe($self, key)\n--\n\n"),
+      fast_method("touch_plain", &touch_plain, "touch_plain($self, key, ttl)\n--\n\n"),
+      fast_method("delete_plain", &delete_plain,
+                  "delete_plain($self, key, flights, space)\n--\n\n"),
       fast_method("increment", &increment, "increment($self, key, delta)\n--\n\n"),
       {nullptr, nullptr, 0, nullptr},
   };

@@ -35,6 +35,7 @@
 #include "bindings/errors.hpp"
 #include "bindings/fastcall.hpp"
 #include "bindings/handles.hpp"
+#include "bindings/removal.hpp"
 
 namespace py = pybind11;
 
@@ -137,9 +138,14 @@ PyObject* failed(PyObject* self) {
   return nullptr;
 }
 
-template <class T>
-PyObject* answer(PyObject* self, const Result<T>& result) {
+PyObject* answer(PyObject* self, const Result<bool>& result) {
   return result ? truth(result.value()) : failed(self);
+}
+
+// An entry with more than a value in it is Python's, who knows whether it is stale.
+PyObject* answer(PyObject* self, const Result<Met>& result) {
+  if (result && result.value() == Met::kPacked) return nullptr;
+  return result ? truth(result.value() == Met::kPlain) : failed(self);
 }
 
 // Does the call here, or hands it on when `fast` gives nothing. The cache is held meanwhile:
@@ -165,19 +171,15 @@ PyObject* attempt(PyObject* self, const char* name, const Given& given,
   });
 }
 
-// Whether somebody holds the lock of this key, or left it.
-Result<bool> is_locked(const DjangoCalls& o, std::string_view key) {
-  const auto beside = py::reinterpret_borrow<py::tuple>(o.beside);
-  return cache_handle(PyTuple_GET_ITEM(beside.ptr(), 0)).engine->contains(key);
-}
+// What is beside the cache; held, for the state may change.
+struct Beside {
+  explicit Beside(const DjangoCalls& o) : all(py::reinterpret_borrow<py::tuple>(o.beside)) {}
+  CacheEngine& locks() const { return *cache_handle(PyTuple_GET_ITEM(all.ptr(), 0)).engine; }
+  CacheEngine& flights() const { return *cache_handle(PyTuple_GET_ITEM(all.ptr(), 1)).engine; }
+  std::string_view space() const { return key_bytes(PyTuple_GET_ITEM(all.ptr(), 2)); }
 
-// Whether somebody computes this key (single_flight.py).
-Result<bool> is_computed(const DjangoCalls& o, std::string_view key) {
-  const auto beside = py::reinterpret_borrow<py::tuple>(o.beside);
-  std::string place = py::reinterpret_borrow<py::bytes>(PyTuple_GET_ITEM(beside.ptr(), 2));
-  place += key;
-  return cache_handle(PyTuple_GET_ITEM(beside.ptr(), 1)).engine->contains(place);
-}
+  py::tuple all;
+};
 
 // The value of an entry with more than a value in it, or the default: Python's to say.
 PyObject* open_packed(PyObject* self, std::string_view key, const ValueBuffer& value,
@@ -186,15 +188,6 @@ PyObject* open_packed(PyObject* self, std::string_view key, const ValueBuffer& v
   const py::object entry = decode(value.codec, value.bytes());
   return PyObject_CallMethod(self, "_open_packed", "OOO", name.ptr(), entry.ptr(),
                              otherwise != nullptr ? otherwise : Py_None);
-}
-
-// Whether an entry with more than a value in it stands there: Python knows whether it is stale.
-// What comes between this look and the call that follows is a call of another's that came first.
-Result<bool> is_packed(CacheEngine& engine, std::string_view key) {
-  ValueBuffer value;
-  Result<bool> found = engine.get(key, value, false);
-  if (!found) return found;
-  return found.value() && value.codec == Codec::kNamed;
 }
 
 using Arguments4 = std::array<PyObject*, 4>;
@@ -244,9 +237,7 @@ PyObject* touch(PyObject* self, PyObject* const* args, Py_ssize_t n, PyObject* n
                    std::uint64_t expires = 0;
                    if (!key.make(o.head, a[0], a[2]) || !expires_at(o, a[1], &expires))
                      return nullptr;
-                   const Result<bool> packed = is_packed(*cache.engine, key.view());
-                   if (!packed || packed.value()) return packed ? nullptr : failed(self);
-                   return answer(self, cache.engine->touch(key.view(), expires));
+                   return answer(self, cache.engine->touch(key.view(), expires, Which::kPlain));
                  });
 }
 
@@ -256,14 +247,11 @@ PyObject* erase(PyObject* self, PyObject* const* args, Py_ssize_t n, PyObject* n
                  [&](const DjangoCalls& o, CacheHandle& cache, const Arguments2& a) -> PyObject* {
                    FullKey key;
                    if (!key.make(o.head, a[0], a[1])) return nullptr;
-                   const Result<bool> packed = is_packed(*cache.engine, key.view());
-                   if (!packed || packed.value()) return packed ? nullptr : failed(self);
-                   const Result<bool> there = cache.engine->erase(key.view(), 0);
-                   if (!there || there.value()) return answer(self, there);
-                   const Result<bool> computed = is_computed(o, key.view());
-                   if (!computed || computed.value()) return computed ? nullptr : failed(self);
-                   // It may have been stored between the two looks.
-                   return answer(self, cache.engine->erase(key.view(), 0));
+                   const Beside beside(o);
+                   const auto removed =
+                       remove_plain(*cache.engine, beside.flights(), beside.space(), key.view());
+                   if (!removed) return failed(self);
+                   return removed.value() ? truth(*removed.value()) : nullptr;
                  });
 }
 
@@ -273,10 +261,11 @@ PyObject* has_key(PyObject* self, PyObject* const* args, Py_ssize_t n, PyObject*
                  [&](const DjangoCalls& o, CacheHandle& cache, const Arguments2& a) -> PyObject* {
                    FullKey key;
                    if (!key.make(o.head, a[0], a[1])) return nullptr;
-                   const Result<bool> there = cache.engine->contains(key.view());
-                   if (!there || there.value()) return there ? nullptr : failed(self);
-                   const Result<bool> locked = is_locked(o, key.view());
-                   return locked && locked.value() ? nullptr : answer(self, locked);
+                   const Result<Met> there = cache.engine->probe(key.view());
+                   if (!there || there.value() != Met::kNothing) return answer(self, there);
+                   const Result<Met> locked = Beside(o).locks().probe(key.view());
+                   if (locked && locked.value() != Met::kNothing) return nullptr;
+                   return answer(self, locked);
                  });
 }
 
@@ -369,6 +358,13 @@ PyObject* get_state(PyObject* self, PyObject*) {
   return state;
 }
 
+// A function can be called with any object for `self`.
+template <FastCall call>
+PyObject* checked(PyObject* self, PyObject* const* args, Py_ssize_t n, PyObject* names) {
+  if (PyObject_TypeCheck(self, g_type)) return call(self, args, n, names);
+  return PyErr_Format(PyExc_TypeError, "a %s is no cache of celeriac's", Py_TYPE(self)->tp_name);
+}
+
 PyMethodDef* methods() {
   static PyMethodDef all[] = {
       fast_method("get", &get,
@@ -390,23 +386,31 @@ PyMethodDef* methods() {
       fast_method("delete", &erase,
                   "delete($self, key, version=None)\n--\n\n"
                   "Remove a key; False if it is missing."),
-      fast_method("has_key", &has_key,
+      {"__getstate__", &get_state, METH_NOARGS, "__getstate__($self)\n--\n\n"},
+      {nullptr, nullptr, 0, nullptr},
+  };
+  return all;
+}
+
+// Those in which Django 6.1's tests look for `__func__`.
+PyMethodDef* bound_methods() {
+  static PyMethodDef all[] = {
+      fast_method("has_key", &as_function<&checked<&has_key>>,
                   "has_key($self, key, version=None)\n--\n\n"
                   "Whether the key is there, whatever its value."),
-      fast_method("incr", &incr,
+      fast_method("incr", &as_function<&checked<&incr>>,
                   "incr($self, key, delta=1, version=None, *, ignore_key_check=False)\n--\n\n"
                   "Add to an integer in one step, and return the sum. The timeout stays.\n\n"
                   "A missing key raises ValueError, or with `ignore_key_check` counts as a 0 that "
                   "never\nexpires. Anything but an integer raises TypeError. There is no largest "
                   "sum."),
-      fast_method("get_many", &get_many,
+      fast_method("get_many", &as_function<&checked<&get_many>>,
                   "get_many($self, keys, version=None)\n--\n\n"
                   "The values of those keys that are there."),
-      fast_method("set_many", &set_many,
+      fast_method("set_many", &as_function<&checked<&set_many>>,
                   "set_many($self, data, timeout=..., version=None)\n--\n\n"
                   "Store several values; returns the keys whose value the store could not hold.\n\n"
                   "Those keys are gone then, as after a `set` that failed."),
-      {"__getstate__", &get_state, METH_NOARGS, "__getstate__($self)\n--\n\n"},
       {nullptr, nullptr, 0, nullptr},
   };
   return all;
@@ -461,6 +465,7 @@ void register_django(py::module_& m) {
   PyObject* type = PyType_FromSpec(&spec);
   if (type == nullptr) throw py::error_already_set();
   g_type = reinterpret_cast<PyTypeObject*>(type);
+  for (PyMethodDef* d = bound_methods(); d->ml_name != nullptr; ++d) add_bound_method(type, d);
   m.attr("DjangoCalls") = py::handle(type);
 }
 

@@ -81,6 +81,24 @@ inline PyMethodDef fast_method(const char* name, FastCall call, const char* doc)
           METH_FASTCALL | METH_KEYWORDS, doc};
 }
 
+// The method as a function, of the object and the method's arguments.
+template <FastCall call>
+PyObject* as_function(PyObject*, PyObject* const* args, Py_ssize_t n, PyObject* names) {
+  if (n > 0) return call(args[0], args + 1, n - 1, names);
+  PyErr_SetString(PyExc_TypeError, "a method needs its object");
+  return nullptr;
+}
+
+// Gives a type a method that has a `__func__` where it is looked up, as one in Python has.
+inline void add_bound_method(PyObject* type, PyMethodDef* function) {
+  namespace py = pybind11;
+  const auto f = py::reinterpret_steal<py::object>(PyCFunction_New(function, nullptr));
+  if (!f) throw py::error_already_set();
+  const auto method = py::reinterpret_steal<py::object>(PyInstanceMethod_New(f.ptr()));
+  if (!method) throw py::error_already_set();
+  py::setattr(type, function->ml_name, method);
+}
+
 // Gives a type a table of methods, which ends with an empty one and lives as long as the process.
 inline void add_methods(PyTypeObject* type, PyMethodDef* methods) {
   for (; methods->ml_name != nullptr; ++methods) {

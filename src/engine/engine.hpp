@@ -35,13 +35,14 @@ class CacheEngine {
   virtual ~CacheEngine() = default;
   // `counted`: as a hit or a miss.
   virtual Result<bool> get(std::string_view key, ValueBuffer& to, bool counted) = 0;
-  virtual Result<bool> contains(std::string_view key) = 0;
+  virtual Result<Met> probe(std::string_view key) = 0;
   // True when the mode's condition held and the value is stored. On error nothing has changed.
   virtual Result<bool> store(std::string_view key, const Value& value, std::uint64_t expires,
                              StoreMode mode, std::uint64_t version) = 0;
-  // True when it was there; with a `version` that isn't 0, only if it has that version still.
-  virtual Result<bool> erase(std::string_view key, std::uint64_t version) = 0;
-  virtual Result<bool> touch(std::string_view key, std::uint64_t expires) = 0;
+  // What was there, and is now gone, or has the new expiry. With a `version` that isn't 0, only if
+  // it has that version still. With Which::kPlain, kPacked says that nothing was done.
+  virtual Result<Met> erase(std::string_view key, std::uint64_t version, Which which) = 0;
+  virtual Result<Met> touch(std::string_view key, std::uint64_t expires, Which which) = 0;
   virtual Result<IncrementResult> increment(std::string_view key, std::int64_t delta,
                                             std::int64_t* result) = 0;
   // False, and nothing has changed: the entries are kept in the overflow, with those of others.

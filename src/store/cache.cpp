@@ -10,128 +10,6 @@
 #include "sync/parker.hpp"
 
 namespace celeriac {
-namespace {
-
-constexpr int kOptimisticTries = 64;
-
-// Names one life of one place, and the value of an integer that is changed in place.
-std::uint64_t mix_version(Location where, std::uint64_t guard, bool is_word,
-                          std::uint64_t first_word) {
-  const std::uint64_t generation = TaggedWord{guard}.generation();
-  std::uint64_t v = (generation + 1) * 0x9E3779B97F4A7C15ULL ^ where.bits * 0xD6E8FEB86659FD93ULL;
-  if (is_word) v ^= (first_word + 1) * 0xC2B2AE3D27D4EB4FULL;
-  return v | 1U;
-}
-
-// Counts a read in the way's frequency bits, unless the way has changed: a hint of popularity.
-// The table that the way stands in may have been replaced since, and its memory be somebody else's
-// by now. Then its words differ, and nothing is written. ThreadSanitizer is kept out, since it
-// takes that look for a write.
-__attribute__((noinline, no_sanitize("thread"))) void count_read(layout::Word& way, IndexWord now) {
-  way.compare_exchange_strong(now.bits, now.bits + (1ULL << 62U), std::memory_order_relaxed);
-}
-
-}  // namespace
-
-// ------------------------------------------------------------------------------- reading
-
-Cache::Look Cache::read_way(layout::Word& way, IndexWord w, std::uint32_t space,
-                            std::string_view key, ValueBuffer* to, std::uint64_t now_or_0) {
-  EntryPlace p;
-  EntryHead h;
-  layout::Word* guard = nullptr;
-  std::uint64_t before = 0;
-  if (!segments_.resolve(w.location(), &p, &guard, &before)) return Look::kAgain;  // unlinked since
-  // Pairs with the releases in Index::link(), Segments and Heap: a copy that saw a later store of
-  // the memory sees the changed words here.
-  IndexWord now{};
-  const auto unchanged = [&] {
-    std::atomic_thread_fence(std::memory_order_acquire);
-    now = IndexWord{way.load(std::memory_order_relaxed)};
-    return now.identity() == w.identity() && guard->load(std::memory_order_relaxed) == before;
-  };
-  if (!read_head(p, &h)) return Look::kAgain;  // being replaced; or damaged, see lookup()
-  if (h.space != space_index(space) || h.key_size != key.size() ||
-      !equal_packed(p.payload + p.at + kEntryHead, key.data(), key.size())) {
-    // Another key with the same tag, if this is what was linked. If not, the key may have been
-    // replaced meanwhile and stand in this very way: a miss would be a lie.
-    return unchanged() ? Look::kMiss : Look::kAgain;
-  }
-  if (to != nullptr) {
-    char* out = to->reserve(h.value_size);
-    copy_out_packed(out, p.payload + h.value_at, h.value_size);
-    std::uint64_t first_word = 0;
-    if (h.is_word()) std::memcpy(&first_word, out, 8);
-    to->codec = h.codec;
-    to->expires = h.expires;
-    to->version = mix_version(w.location(), before, h.is_word(), first_word);
-  }
-  if (!unchanged()) return Look::kAgain;
-  if (h.expires != kNever && h.expires <= (now_or_0 != 0 ? now_or_0 : now_ns())) {
-    return Look::kMiss;
-  }
-  if (now.frequency() < 3) count_read(way, now);
-  return Look::kHit;
-}
-
-Cache::Look Cache::look(const Place& place, std::uint32_t space, std::string_view key,
-                        ValueBuffer* to, std::uint64_t now_or_0, IndexWord* hit) {
-  layout::Shard& s = index_.shard(place.shard);
-  // acquire pairs with the release in Index::make_way()
-  const std::uint64_t moves = s.moves.load(std::memory_order_acquire);
-  const TableWord t{s.table.load(std::memory_order_acquire)};
-  layout::Bucket* b = index_.buckets(t);
-  if (b == nullptr) return t.block() == 0 ? Look::kMiss : Look::kAgain;
-  const std::uint32_t generation = spaces_.generation(space);
-  if (generation == 0) return Look::kMiss;
-  const IndexWord wanted = IndexWord::make({}, place.tag, generation, 0);
-  const std::uint64_t first = place.first(t.size());
-  for (const std::uint64_t bucket : {first, Place::other(first, place.tag, t.size())}) {
-    for (layout::Word& way : b[bucket].ways) {
-      const IndexWord w{way.load(std::memory_order_acquire)};
-      if (!w.matches(wanted) || w.free()) continue;
-      const Look found = read_way(way, w, space, key, to, now_or_0);
-      if (found == Look::kAgain) return found;
-      if (found == Look::kHit) {
-        if (hit != nullptr) *hit = w;
-        return s.table.load(std::memory_order_relaxed) == t.bits ? Look::kHit : Look::kAgain;
-      }
-    }
-  }
-  std::atomic_thread_fence(std::memory_order_acquire);
-  return s.table.load(std::memory_order_relaxed) == t.bits &&
-                 s.moves.load(std::memory_order_relaxed) == moves
-             ? Look::kMiss
-             : Look::kAgain;
-}
-
-bool Cache::lookup(std::uint32_t space, std::string_view key, ValueBuffer* to, OwnerTag me) {
-  const Place place(index_.hash(space, key));
-  for (int i = 0; i < kOptimisticTries; ++i) {
-    const Look found = look(place, space, key, to, 0, nullptr);
-    if (found != Look::kAgain) return found == Look::kHit;
-    cpu_relax();
-  }
-  const ShardGuard guard(base_, index_, place.shard, me);
-  const Look found = look(place, space, key, to, 0, nullptr);
-  // Nobody changes it now, so what still can't be read is damaged: find() drops it.
-  if (found == Look::kAgain && guard.held()) static_cast<void>(index_.find(place, space, key));
-  return found == Look::kHit;
-}
-
-bool Cache::get(std::uint32_t space, std::string_view key, ValueBuffer& to, bool counted,
-                OwnerTag me) {
-  if (!counted) return lookup(space, key, &to, me);
-  // First, since the processor finds the row while it waits for what the lookup reads.
-  layout::CounterStripe& c = spaces_.counters(space, key, me);
-  const bool hit = lookup(space, key, &to, me);
-  (hit ? c.hits : c.misses).fetch_add(1, std::memory_order_relaxed);
-  return hit;
-}
-
-bool Cache::contains(std::uint32_t space, std::string_view key, OwnerTag me) {
-  return lookup(space, key, nullptr, me);
-}
 
 // ------------------------------------------------------------------------------- writing
 
@@ -220,7 +98,7 @@ Result<bool> Cache::store(std::uint32_t space, std::string_view key, const Value
   const auto refused = [&](Status why) {
     if (mode != StoreMode::kSet || spaces_.pinned(space)) return why;
     if (why.code() != Code::kValueTooLarge && why.code() != Code::kNotEnoughMemory) return why;
-    const Result<bool> erased = erase(space, key, me);
+    const Result<Met> erased = erase(space, key, me);
     return erased ? why : erased.status();
   };
   const Status fits = check_size(key.size(), value.bytes.size(), spaces_.pinned(space));
@@ -234,9 +112,11 @@ Result<bool> Cache::store(std::uint32_t space, std::string_view key, const Value
     if (mode == StoreMode::kSet && attempt < 2) {
       old = index_.guess(place, space);
     } else {
-      const Look seen = look(place, space, key, nullptr, now, &old);
+      Hit hit;
+      const Look seen = look(place, space, key, nullptr, now, &hit);
       if (mode == StoreMode::kAdd && seen == Look::kHit) return false;
       if (mode == StoreMode::kReplace && seen == Look::kMiss) return false;
+      old = hit.word;
     }
     Result<Reserved> written = write(space, place, key, value, expires, old, now, me);
     if (!written) return refused(written.status());
@@ -302,39 +182,45 @@ Result<bool> Cache::store(std::uint32_t space, std::string_view key, const Value
                   "the arena is full of tables and messages: the index can't grow; raise memory="});
 }
 
-Result<bool> Cache::erase(std::uint32_t space, std::string_view key, OwnerTag me,
-                          std::uint64_t version) {
+Result<Met> Cache::erase(std::uint32_t space, std::string_view key, OwnerTag me,
+                         std::uint64_t version, Which which) {
   const OperationScope operation(base_.owners.record(me.slot));
   const Place place(index_.hash(space, key));
   Leftover left;
-  bool there = false;
+  Met there = Met::kNothing;
   bool expired = false;
   {
     const ShardGuard guard(base_, index_, place.shard, me);
     if (!guard.held()) return mutex_timeout("a shard of the cache");
     const std::optional<Found> old = index_.find(place, space, key);
-    if (!old) return false;
-    there = index_.present(old->word, old->head);
-    if (version != 0 && !(there && version_of(*old) == version)) return false;
-    expired = !there && index_.current(old->word, old->head);
+    if (!old) return there;
+    if (index_.present(old->word, old->head)) there = met(old->head.codec);
+    if (which == Which::kPlain && there == Met::kPacked) return there;
+    if (version != 0 && (there == Met::kNothing || version_of(*old) != version)) {
+      return Met::kNothing;
+    }
+    expired = there == Met::kNothing && index_.current(old->word, old->head);
     left = index_.unlink(place.shard, old->way, me);
   }
   CELERIAC_CRASH_POINT("cache.delete.unlocked");
   eviction_.collect(left, me);
-  if (there) spaces_.counters(space, key, me).deletes.fetch_add(1, std::memory_order_relaxed);
+  if (there != Met::kNothing)
+    spaces_.counters(space, key, me).deletes.fetch_add(1, std::memory_order_relaxed);
   if (expired) spaces_.counters(space, key, me).expirations.fetch_add(1, std::memory_order_relaxed);
   changed(space, place.hash);
   return there;
 }
 
-Result<bool> Cache::touch(std::uint32_t space, std::string_view key, std::uint64_t expires,
-                          OwnerTag me) {
+Result<Met> Cache::touch(std::uint32_t space, std::string_view key, std::uint64_t expires,
+                         OwnerTag me, Which which) {
   const OperationScope operation(base_.owners.record(me.slot));
   const Place place(index_.hash(space, key));
   const ShardGuard guard(base_, index_, place.shard, me);
   if (!guard.held()) return mutex_timeout("a shard of the cache");
   const std::optional<Found> old = index_.find(place, space, key);
-  if (!old || !index_.present(old->word, old->head)) return false;
+  if (!old || !index_.present(old->word, old->head)) return Met::kNothing;
+  const Met there = met(old->head.codec);
+  if (which == Which::kPlain && there == Met::kPacked) return there;
   if (layout::SegmentRecord* r = old->word.location().pinned()
                                      ? nullptr
                                      : segments_.record(old->word.location().segment())) {
@@ -347,7 +233,7 @@ Result<bool> Cache::touch(std::uint32_t space, std::string_view key, std::uint64
   std::atomic_ref(expiry_word(old->place))
       .store(encode_expiry(expires, old->place.base), std::memory_order_relaxed);
   CELERIAC_CRASH_POINT("cache.touch.stored");
-  return true;
+  return there;
 }
 
 Result<IncrementResult> Cache::increment(std::uint32_t space, std::string_view key,

@@ -57,7 +57,7 @@ class Cache {
   // True and the value, or false; `counted` as a hit or a miss. Thread-safe, lock-free (but for
   // step 5).
   bool get(std::uint32_t space, std::string_view key, ValueBuffer& to, bool counted, OwnerTag me);
-  bool contains(std::uint32_t space, std::string_view key, OwnerTag me);
+  Met probe(std::uint32_t space, std::string_view key, OwnerTag me);
 
   // Stores under the mode's condition; true when it was stored. `version` is for kCompare: what a
   // ValueBuffer said, or 0 for "must be absent". kValueTooLarge, kNotEnoughMemory, kLockTimeout;
@@ -66,12 +66,13 @@ class Cache {
   // Thread-safe. Crash-safe: C2.
   Result<bool> store(std::uint32_t space, std::string_view key, const Value& value,
                      std::uint64_t expires, StoreMode mode, std::uint64_t version, OwnerTag me);
-  // True when there was one. With a `version`, as a ValueBuffer said it: only if it is that one
-  // still. Thread-safe. Crash-safe: C2.
-  Result<bool> erase(std::uint32_t space, std::string_view key, OwnerTag me,
-                     std::uint64_t version = 0);
+  // What there was. With a `version`, as a ValueBuffer said it: only if it is that one still.
+  // Thread-safe. Crash-safe: C2.
+  Result<Met> erase(std::uint32_t space, std::string_view key, OwnerTag me,
+                    std::uint64_t version = 0, Which which = Which::kAll);
   // New expiry of a present entry. Thread-safe. Crash-safe: one store.
-  Result<bool> touch(std::uint32_t space, std::string_view key, std::uint64_t expires, OwnerTag me);
+  Result<Met> touch(std::uint32_t space, std::string_view key, std::uint64_t expires, OwnerTag me,
+                    Which which = Which::kAll);
   // Adds to an integer in place, keeping its expiry. Thread-safe. Crash-safe: one store.
   Result<IncrementResult> increment(std::uint32_t space, std::string_view key, std::int64_t delta,
                                     std::int64_t* result, OwnerTag me);
@@ -108,16 +109,23 @@ class Cache {
  private:
   // `now_or_0`: 0 = whatever the clock says when it matters.
   enum class Look { kHit, kMiss, kAgain };
+  struct Hit {
+    IndexWord word;
+    Codec codec = Codec::kNone;
+  };
   Look look(const Place& place, std::uint32_t space, std::string_view key, ValueBuffer* to,
-            std::uint64_t now_or_0, IndexWord* hit);
+            std::uint64_t now_or_0, Hit* hit);
   Look read_way(layout::Word& way, IndexWord w, std::uint32_t space, std::string_view key,
-                ValueBuffer* to, std::uint64_t now_or_0);
-  bool lookup(std::uint32_t space, std::string_view key, ValueBuffer* to, OwnerTag me);
+                ValueBuffer* to, std::uint64_t now_or_0, Hit* hit);
+  bool lookup(std::uint32_t space, std::string_view key, ValueBuffer* to, OwnerTag me,
+              Hit* hit = nullptr);
   Status check_size(std::uint64_t key_bytes, std::uint64_t value_bytes, bool table) const;
   Result<Reserved> write(std::uint32_t space, const Place& place, std::string_view key,
                          const Value& value, std::uint64_t expires, IndexWord old,
                          std::uint64_t now, OwnerTag me);
   void discard(const Reserved& room, OwnerTag me);
+  static std::uint64_t mix_version(Location where, std::uint64_t guard, bool is_word,
+                                   std::uint64_t first_word);
   std::uint64_t version_of(const Found& entry);
   void changed(std::uint32_t space, std::uint64_t hash);
   layout::Signal& signal(std::uint64_t hash) {

@@ -60,6 +60,14 @@ class ValueBuffer {
 
 enum class StoreMode { kSet, kAdd, kReplace, kCompare };
 
+// What a call has met under a key: nothing, a value, or one packed with more (Codec::kNamed), of
+// which only its packer knows whether it is still there.
+enum class Met { kNothing, kPlain, kPacked };
+inline Met met(Codec codec) { return codec == Codec::kNamed ? Met::kPacked : Met::kPlain; }
+
+// Which entries a call is for; others it leaves as they are.
+enum class Which { kAll, kPlain };
+
 enum class IncrementResult { kDone, kMissing, kNotInteger, kOverflow };
 
 struct CacheCounts {

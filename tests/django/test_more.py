@@ -241,6 +241,20 @@ def test_get_or_set_coalesces(backend: Make) -> None:
     assert backend().ttl("key") == 60
 
 
+def test_what_is_set_and_deleted_while_it_is_computed_does_not_come_back(backend: Make) -> None:
+    cache = backend()
+
+    def compute() -> str:
+        other = backend()
+        other.set("key", "newer")
+        assert other.delete("key")
+        return "old"
+
+    assert cache.get_or_set("key", compute, 60) == "old"
+    assert cache.get("key") is None
+    assert cache.get_or_set("key", "new", 60) == cache.get("key") == "new"
+
+
 def test_get_or_set_options(backend: Make) -> None:
     cache = backend()
     assert cache.get_or_set("key", "old", 60, stale=100, tags=["t"], wait=1, early=1.0) == "old"

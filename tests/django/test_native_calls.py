@@ -417,6 +417,49 @@ def test_settings_that_change_while_a_value_is_unpickled(native: CeleriacCache) 
     assert native.get("a") is None
 
 
+PLAIN: dict[str, Callable[[CeleriacCache], Any]] = {
+    "get": lambda c: c.get("key"),
+    "get of a missing key": lambda c: c.get("missing"),
+    "set": lambda c: c.set("key", 2),
+    "add": lambda c: c.add("new", 2),
+    "touch": lambda c: c.touch("key", 9),
+    "touch of a missing key": lambda c: c.touch("missing", 9),
+    "has_key": lambda c: c.has_key("key"),
+    "in": lambda c: "key" in c,
+    "has_key of a missing key": lambda c: c.has_key("missing"),
+    "incr": lambda c: c.incr("key"),
+    "decr": lambda c: c.decr("key"),
+    "delete": lambda c: c.delete("key"),
+    "delete of a missing key": lambda c: c.delete("missing"),
+    "get_many": lambda c: c.get_many(["key", "missing"]),
+    "set_many": lambda c: c.set_many({"a": 1, "b": [1]}),
+}
+
+
+@pytest.mark.parametrize("call", PLAIN)
+def test_plain_keys_do_not_reach_python(
+    native: CeleriacCache, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    native.set("key", 1)
+
+    def handed_on(*arguments: Any, **named: Any) -> Any:
+        raise AssertionError("handed on")
+
+    for name in ("get", "set", "add", "touch", "has_key", "incr", "delete", "get_many", "set_many"):
+        monkeypatch.setattr(SyncCache, name, handed_on)
+    native.get("key")  # asks for its state anew
+    PLAIN[call](native)
+
+
+def test_functions_that_look_like_methods(native: CeleriacCache) -> None:
+    assert native.incr.__func__ is CeleriacCache.incr
+    assert native.incr.__self__ is native
+    with pytest.raises(TypeError, match=r"object is no cache"):
+        CeleriacCache.incr(object(), "key")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="needs its object"):
+        CeleriacCache.incr()  # type: ignore[call-arg]
+
+
 def test_no_next_class() -> None:
     assert CeleriacCache.get is _core.DjangoCalls.get
     with pytest.raises(AttributeError):

@@ -309,7 +309,9 @@ class SyncCache(BaseCache):
     ) -> int:
         """Subtract from an integer; see `incr`."""
         minus = -checks.integer(delta, "delta")
-        return self.incr(key, minus, version, ignore_key_check=ignore_key_check)
+        if ignore_key_check:
+            return self.incr(key, minus, version, ignore_key_check=True)
+        return self.incr(key, minus, version)
 
     def incr_version(self, key: str, delta: int = 1, version: Any = None) -> Any:
         """Move a key to another version, with its value and the rest of its timeout.

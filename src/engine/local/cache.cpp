@@ -70,9 +70,9 @@ Result<bool> LocalCache::get(std::string_view key, ValueBuffer& to, bool counted
   });
 }
 
-Result<bool> LocalCache::contains(std::string_view key) {
-  return in_space(key, false, false, [&](std::uint32_t space, OwnerTag me) -> Result<bool> {
-    return handle_->core().cache().contains(space, key, me);
+Result<Met> LocalCache::probe(std::string_view key) {
+  return in_space(key, false, Met::kNothing, [&](std::uint32_t space, OwnerTag me) -> Result<Met> {
+    return handle_->core().cache().probe(space, key, me);
   });
 }
 
@@ -83,15 +83,15 @@ Result<bool> LocalCache::store(std::string_view key, const Value& value, std::ui
   });
 }
 
-Result<bool> LocalCache::erase(std::string_view key, std::uint64_t version) {
-  return in_space(key, false, false, [&](std::uint32_t space, OwnerTag me) {
-    return handle_->core().cache().erase(space, key, me, version);
+Result<Met> LocalCache::erase(std::string_view key, std::uint64_t version, Which which) {
+  return in_space(key, false, Met::kNothing, [&](std::uint32_t space, OwnerTag me) {
+    return handle_->core().cache().erase(space, key, me, version, which);
   });
 }
 
-Result<bool> LocalCache::touch(std::string_view key, std::uint64_t expires) {
-  return in_space(key, false, false, [&](std::uint32_t space, OwnerTag me) {
-    return handle_->core().cache().touch(space, key, expires, me);
+Result<Met> LocalCache::touch(std::string_view key, std::uint64_t expires, Which which) {
+  return in_space(key, false, Met::kNothing, [&](std::uint32_t space, OwnerTag me) {
+    return handle_->core().cache().touch(space, key, expires, me, which);
   });
 }
 

@@ -18,11 +18,11 @@ class LocalCache final : public CacheEngine {
       : handle_(std::move(handle)), request_(std::move(request)), space_(space) {}
 
   Result<bool> get(std::string_view key, ValueBuffer& to, bool counted) override;
-  Result<bool> contains(std::string_view key) override;
+  Result<Met> probe(std::string_view key) override;
   Result<bool> store(std::string_view key, const Value& value, std::uint64_t expires,
                      StoreMode mode, std::uint64_t version) override;
-  Result<bool> erase(std::string_view key, std::uint64_t version) override;
-  Result<bool> touch(std::string_view key, std::uint64_t expires) override;
+  Result<Met> erase(std::string_view key, std::uint64_t version, Which which) override;
+  Result<Met> touch(std::string_view key, std::uint64_t expires, Which which) override;
   Result<IncrementResult> increment(std::string_view key, std::int64_t delta,
                                     std::int64_t* result) override;
   Result<bool> clear() override;

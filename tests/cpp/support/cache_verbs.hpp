@@ -35,14 +35,16 @@ class Space {
     if (!core_.cache().get(index_, key, v, true, me())) return std::nullopt;
     return std::string(v.bytes());
   }
-  bool has(std::string_view key) { return core_.cache().contains(index_, key, me()); }
+  bool has(std::string_view key) { return core_.cache().probe(index_, key, me()) != Met::kNothing; }
   std::uint64_t version(std::string_view key) {
     ValueBuffer v;
     return core_.cache().get(index_, key, v, false, me()) ? v.version : 0;
   }
-  bool erase(std::string_view key) { return must(core_.cache().erase(index_, key, me())); }
+  bool erase(std::string_view key) {
+    return must(core_.cache().erase(index_, key, me())) != Met::kNothing;
+  }
   bool touch(std::string_view key, std::uint64_t expires) {
-    return must(core_.cache().touch(index_, key, expires, me()));
+    return must(core_.cache().touch(index_, key, expires, me())) != Met::kNothing;
   }
   IncrementResult increment(std::string_view key, std::int64_t by, std::int64_t* sum) {
     return must(core_.cache().increment(index_, key, by, sum, me()));
