@@ -14,6 +14,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from . import hit_ratio
+
 HERE = Path(__file__).resolve().parent
 README = HERE / "README.md"
 RESULTS = HERE / "results"
@@ -110,7 +112,10 @@ def filled(text: str) -> str:
 
     def replace(match: re.Match[str]) -> str:
         path = newest(match[2])
-        if path is None:
+        if match[2] == "hit_ratio":
+            rows = json.loads((RESULTS / "hit_ratio.json").read_text())
+            body = f"\n{hit_ratio.table(rows)}\n\n![hit_ratio](results/hit_ratio.svg)\n\n"
+        elif path is None:
             body = "No results yet.\n"
         else:
             source = f"\nFrom [`results/{path.name}`](results/{path.name}). "

@@ -1,22 +1,27 @@
 """The entries of one cache, those with a header among them.
 
-What the core has is not always what the cache has: an entry with an invalidated tag, or one whose
-ttl has passed and that is only kept for its grace, is as good as absent. Here the two are told
-apart; `cache.py` has the calls that users make, `fill.py` what `get_or_set` makes of a stale value.
+What the core has is not always what the cache has: an entry with an invalidated tag, one whose ttl
+has passed and that is only kept for its grace, or one that this cache can't read since settings
+changed, is as good as absent. Here the two are told apart; `cache.py` has the calls that users
+make, `fill.py` what `get_or_set` makes of a stale value.
 
 - E1  An entry in its grace is absent for every call but `get_or_set`'s own looks: nothing touches,
   persists, counts or finds it.
 - E2  A new ttl is that of the fresh value; the grace comes after it, as long as before. What races
   with another's write of the same key may shorten the life of what was written, and never gives
   one entry the grace of another.
+- E3  What can't be read here is absent for every call, `add` and `get_or_set` included, which
+  replace it. (Damage inside of a payload is seen by those that read the value, and by these two.)
 """
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any, Final
 
 from celeriac import _core
 from celeriac.entries import PLAIN, Format, Header, Named, Unreadable, parse
+from celeriac.errors import SerializationError
 from celeriac.prefix_stats import NOT_APART
 from celeriac.single_flight import Flights
 from celeriac.tags import NAMESPACE as TAGS_NAMESPACE
@@ -91,7 +96,7 @@ class CacheEntries:
     def header(self, entry: Named) -> Header | None:
         """The header of an entry that can be read and whose tags are valid, else None."""
         header = parse(entry)
-        if header is None or not self.format.can_read(entry, header):
+        if header is None or not self.format.reads(entry, header):
             return None
         if header.tags and not self.tags.valid(header.tags):
             return None
@@ -144,6 +149,12 @@ class CacheEntries:
         header = self.header(entry)
         return None if header is None or _is_stale(header, left) else header
 
+    def _stands(self, entry: Named, left: float | None) -> bool:
+        """Whether there is a value, or an error on reading it, for who gets this entry."""
+        with suppress(SerializationError):
+            return self._fresh(entry, left) is not None and self.opened(entry) is not None
+        return True
+
     # ---- writing
 
     def pack(self, value: Any, tags: tuple[str, ...]) -> Any:
@@ -157,7 +168,7 @@ class CacheEntries:
             if seen is None:
                 continue
             entry, version, left = seen
-            if type(entry) is not Named or self._fresh(entry, left):
+            if type(entry) is not Named or self._stands(entry, left):
                 return False
             if self.core.compare_and_set(key, version, packed, seconds):
                 return True

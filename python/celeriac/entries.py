@@ -85,6 +85,8 @@ def parse(entry: Named) -> Header | None:
             place += _GENERATION.size
     except (ValueError, struct.error):
         return None
+    if not (grace >= 0 and delta >= 0):  # nobody writes that, NaN included
+        return None
     return Header(*names, grace, delta, tuple(tags), place)
 
 
@@ -146,19 +148,6 @@ class Format:
             return value
         return Named(_pack_header(name, compressed, grace, delta, tags) + payload)
 
-    def can_read(self, entry: Named, header: Header) -> bool:
-        """Whether `unpack` would try. What was compressed isn't looked into."""
-        try:
-            if header.compressor:
-                serializers.compressor(header.compressor)
-            elif header.serializer == NATIVE and not self.unpickles:
-                return entry[header.start : header.start + 1] != _PICKLED
-            if header.serializer != NATIVE:
-                self._reader(header.serializer)
-        except (ConfigurationError, Unreadable):
-            return False
-        return True
-
     def unpack(self, entry: Named, header: Header) -> Any:
         """The value. Raises Unreadable (a miss), SerializationError (its own serializer fails)."""
         data = entry[header.start :]
@@ -167,6 +156,20 @@ class Format:
         if header.serializer == NATIVE:
             return self._native(data)
         return serializers.loads(self._reader(header.serializer), data)
+
+    def reads(self, entry: Named, header: Header) -> bool:
+        """Whether this cache may and can read what has these names; its payload may be damaged, or
+        once it is decompressed be a pickle."""
+        if header.serializer == NATIVE and not (self.unpickles or header.compressor):
+            return entry[header.start : header.start + 1] != _PICKLED
+        try:
+            if header.serializer != NATIVE:
+                self._reader(header.serializer)
+            if header.compressor:
+                self._decompressor(header.compressor)
+        except Unreadable:
+            return False
+        return True
 
     def _native(self, data: bytes) -> Any:
         if not self.unpickles and data[:1] == _PICKLED:
@@ -192,12 +195,21 @@ class Format:
             raise Unreadable
         return found
 
-    def _decompressed(self, name: str, data: bytes) -> bytes:
-        by = self._compressor
+    def _decompressor(self, name: str) -> serializers.Compressor:
+        own = self._compressor
+        if own is not None and name == own.name:
+            return own
         try:
-            if by is None or name != by.name:
-                by = serializers.compressor(name)
-            return by.decompress(data) if by is not None else data
+            found = serializers.compressor(name)
+        except ConfigurationError:
+            raise Unreadable from None
+        assert found is not None
+        return found
+
+    def _decompressed(self, name: str, data: bytes) -> bytes:
+        by = self._decompressor(name)
+        try:
+            return by.decompress(data)
         except Exception:
             raise Unreadable from None
 

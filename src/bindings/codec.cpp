@@ -124,8 +124,12 @@ py::object decode(Codec codec, std::string_view bytes) {
   PyObject* made = nullptr;
   if (codec == Codec::kInt) {
     std::int64_t word = 0;
-    if (bytes.size() == sizeof word) std::memcpy(&word, bytes.data(), sizeof word);
-    made = PyLong_FromLongLong(word);
+    if (bytes.size() == sizeof word) {
+      std::memcpy(&word, bytes.data(), sizeof word);
+      made = PyLong_FromLongLong(word);
+    } else {
+      PyErr_Format(PyExc_ValueError, "an int of %zd bytes, not 8", n);
+    }
   } else if (codec == kNativeCodec) {
     made = decode_native(bytes);
   } else if (codec == Codec::kBytes) {

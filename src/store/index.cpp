@@ -64,9 +64,8 @@ std::optional<Found> Index::find(const Place& place, std::uint32_t space, std::s
     for (layout::Word& way : b[bucket].ways) {
       Found f{&way, {way.load(std::memory_order_acquire)}, {}, {}};
       if (f.word.free() || f.word.tag() != place.tag) continue;
-      if (!entry(f.word, &f.place, &f.head)) {  // damaged: drop the way
-        way.store(0, std::memory_order_release);
-        base_.arena.header().corrupt.fetch_add(1, std::memory_order_relaxed);
+      if (!entry(f.word, &f.place, &f.head)) {
+        drop(place.shard, way);
         continue;
       }
       if (f.head.space == space_index(space) && f.head.key_size == key.size() &&
@@ -149,7 +148,8 @@ layout::Word* Index::free_way(const Place& place, Fit fit, OwnerTag me) {
           const IndexWord w{way.load(std::memory_order_relaxed)};
           EntryPlace p;
           EntryHead h;
-          if (!entry(w, &p, &h) || !current(w, h)) return &way;  // left by a clear()
+          if (!entry(w, &p, &h)) drop(place.shard, way);
+          if (way.load(std::memory_order_relaxed) == 0 || !current(w, h)) return &way;  // cleared
         }
       }
     }
@@ -177,7 +177,8 @@ layout::Word* Index::victim(const Place& place) {
   return best;
 }
 
-bool Index::fill(layout::Bucket* to, std::uint64_t size, TableWord from) {
+bool Index::fill(std::uint32_t shard_index, layout::Bucket* to, std::uint64_t size,
+                 TableWord from) {
   layout::Bucket* old = buckets(from);
   if (old == nullptr) return true;
   // Each word needs a look at its key, somewhere in memory: so the next ones are asked for while
@@ -201,7 +202,11 @@ bool Index::fill(layout::Bucket* to, std::uint64_t size, TableWord from) {
       const IndexWord w{way.load(std::memory_order_relaxed)};
       EntryPlace p;
       EntryHead h;
-      if (w.free() || !entry(w, &p, &h)) continue;
+      if (w.free()) continue;
+      if (!entry(w, &p, &h)) {
+        drop(shard_index, way);
+        continue;
+      }
       const Place place(hash_of(p, h));
       layout::Word* free = make_way(to, size, place.first(size), w.tag(), nullptr);
       if (free == nullptr) return false;
@@ -254,7 +259,7 @@ bool Index::replace(std::uint32_t shard_index, unsigned size_class, Fit fit, Own
     for (std::uint64_t i = 0; i < size; ++i) {
       for (layout::Word& way : fresh[i].ways) way.store(0, std::memory_order_relaxed);
     }
-    if (!fill(fresh, size, old)) {
+    if (!fill(shard_index, fresh, size, old)) {
       base_.heap.release(block.value(), me);
       continue;
     }
@@ -399,6 +404,12 @@ void Index::repair(std::uint32_t shard_index, OwnerTag me) {
     if (condemned) base_.heap.free(block, me);
   }
   recount(shard_index);
+}
+
+void Index::drop(std::uint32_t shard_index, layout::Word& way) {
+  way.store(0, std::memory_order_release);
+  base_.arena.header().corrupt.fetch_add(1, std::memory_order_relaxed);
+  recount(shard_index);  // nobody knows whose entry it was
 }
 
 void Index::recount(std::uint32_t shard_index) {

@@ -134,7 +134,8 @@ class Index {
   // After taking the mutex from the dead. Crash-safe: idempotent.
   void repair(std::uint32_t shard, OwnerTag me);
   // The entry of a key. None for a namespace that has lost its place (N4): whoever has it now
-  // can't put entries into this shard meanwhile. Crash-safe: a damaged way is dropped by one store.
+  // can't put entries into this shard meanwhile. A damaged way is dropped, and counted as corrupt.
+  // Crash-safe: dropped by one store; who takes the mutex from the dead counts entries anew.
   std::optional<Found> find(const Place& place, std::uint32_t space, std::string_view key);
   // The way that leads there, or null.
   layout::Word* find_at(const Place& place, Location where);
@@ -181,11 +182,13 @@ class Index {
  private:
   bool grow(std::uint32_t shard, Fit fit, OwnerTag me);
   bool replace(std::uint32_t shard, unsigned size_class, Fit fit, OwnerTag me);
-  bool fill(layout::Bucket* to, std::uint64_t size, TableWord from);
+  bool fill(std::uint32_t shard, layout::Bucket* to, std::uint64_t size, TableWord from);
   layout::Word* make_way(layout::Bucket* b, std::uint64_t size, std::uint64_t first,
                          std::uint16_t tag, layout::Shard* moves);
   void count(std::uint32_t shard, IndexWord w, const EntryHead& h, int direction);
   Leftover leave(IndexWord old, const Found& f, bool known, OwnerTag me);
+  // A damaged way: it leads to nothing that could be an entry. Counts what is left anew.
+  void drop(std::uint32_t shard, layout::Word& way);
   void recount(std::uint32_t shard);
   bool linked(std::uint32_t shard, std::uint64_t block);
 

@@ -43,7 +43,7 @@ Cache::Look Cache::read_way(layout::Word& way, IndexWord w, std::uint32_t space,
     now = IndexWord{way.load(std::memory_order_relaxed)};
     return now.identity() == w.identity() && guard->load(std::memory_order_relaxed) == before;
   };
-  if (!read_head(p, &h)) return unchanged() ? Look::kMiss : Look::kAgain;
+  if (!read_head(p, &h)) return Look::kAgain;  // being replaced; or damaged, see lookup()
   if (h.space != space_index(space) || h.key_size != key.size() ||
       !equal_packed(p.payload + p.at + kEntryHead, key.data(), key.size())) {
     // Another key with the same tag, if this is what was linked. If not, the key may have been
@@ -107,7 +107,10 @@ bool Cache::lookup(std::uint32_t space, std::string_view key, ValueBuffer* to, O
     cpu_relax();
   }
   const ShardGuard guard(base_, index_, place.shard, me);
-  return look(place, space, key, to, 0, hit) == Look::kHit;
+  const Look found = look(place, space, key, to, 0, hit);
+  // Nobody changes it now, so what still can't be read is damaged: find() drops it.
+  if (found == Look::kAgain && guard.held()) static_cast<void>(index_.find(place, space, key));
+  return found == Look::kHit;
 }
 
 bool Cache::get(std::uint32_t space, std::string_view key, ValueBuffer& to, bool counted,

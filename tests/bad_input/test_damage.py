@@ -93,3 +93,29 @@ def test_a_damaged_message_is_listed_as_dead(ours: Path, part: bytes) -> None:
         assert (dead.id, dead.priority, dead.headers) == (number, 3, {})
         assert isinstance(dead.body, celeriac.StoreCorrupt)
         assert f"message {number} of queue 'q' is damaged" in str(dead.body)
+
+
+def test_a_damaged_entry_is_a_miss_that_is_counted(ours: Path) -> None:
+    with celeriac.connect("shm://app?memory=8M") as store:
+        cache = store.cache()
+        cache.set_many({f"key {i}": i for i in range(50)}, None)
+        cache.set("a key of its own", [1, 2, 3], None)
+        arena = ours / "app" / "arena"
+        data = arena.read_bytes()
+        assert data.count(b"a key of its own") == 1
+        with arena.open("r+b") as file:
+            file.seek(data.index(b"a key of its own") - 4)
+            file.write(b"\xff\xff\xfe\xff")  # sizes of key and value: src/store/entry.hpp
+        assert store.stats()["corrupt"] == 0
+        assert cache.get("a key of its own", "missed") == "missed"
+        assert "a key of its own" not in cache
+        assert store.stats()["corrupt"] == 1
+        assert cache.get_many(f"key {i}" for i in range(50)) == {f"key {i}": i for i in range(50)}
+        assert len(cache) == len(cache.keys()) == 50
+        assert cache.get_or_set("a key of its own", "anew") == "anew"
+        assert store.stats()["corrupt"] == 1
+    done = subprocess.run(
+        [sys.executable, "-m", "celeriac", "doctor", "shm://app"], capture_output=True, text=True
+    )
+    assert "1 corrupt part was found and dropped" in done.stdout
+    assert done.returncode == 1

@@ -80,6 +80,17 @@ def test_iter_keys_is_lazy(cache: Cache) -> None:
     assert first not in list(keys)
 
 
+@pytest.mark.parametrize("itersize", [1, 50, 1000])
+def test_a_step_of_a_walk_is_bounded(cache: Cache, itersize: int) -> None:
+    cache.set_many({f"key {i}": i for i in range(4000)})
+    steps = [len(step) for step in cache.iter_steps("key *", itersize)]
+    assert sum(steps) == 4000
+    assert max(steps) <= itersize + 64  # a step ends behind the bucket that fills it
+    assert len(steps) >= 4000 // (itersize + 64)
+    # Each step looks at so many keys, whether they match or not.
+    assert len(list(cache.iter_steps("none *", itersize))) == len(steps)
+
+
 def test_keys_that_stay_come_while_others_come_and_go(cache: Cache) -> None:
     stays = {f"stays {i}" for i in range(300)}
     cache.set_many(dict.fromkeys(stays, 1))

@@ -186,6 +186,44 @@ def test_a_package_that_is_gone_is_a_miss(store: Store, monkeypatch: pytest.Monk
     assert store.cache().get("k") is None
 
 
+@pytest.mark.parametrize(
+    ("compressor", "modules"),
+    [("lz4", ["lz4.frame"]), ("zstd", ["zstandard", "compression.zstd"])],
+)
+def test_a_compressor_that_is_gone_is_a_miss(
+    store: Store, monkeypatch: pytest.MonkeyPatch, compressor: str, modules: list[str]
+) -> None:
+    if compressor not in COMPRESSORS:
+        pytest.skip(f"{compressor} isn't here: pip install '.[test]'")
+    cache = store.cache(compressor=compressor)
+    cache.set("k", TEXT)
+    cache.set("small", "s")
+    for module in modules:
+        monkeypatch.setitem(sys.modules, module, None)
+    now = store.cache(compressor="zlib")
+    assert now.get("k", "missed") == "missed"
+    assert now.get_many(["k", "small"]) == {"small": "s"}
+    assert "k" not in now
+    assert now.keys() == ["small"]
+    assert now.touch("k", 50) is False
+    with pytest.raises(KeyError):
+        now.ttl("k")
+    assert now.get_or_set("k", lambda: "anew") == "anew"
+    assert now.get("k") == "anew"
+
+
+@pytest.mark.parametrize("old", SERIALIZERS)
+@pytest.mark.parametrize("new", SERIALIZERS)
+def test_after_a_change_every_call_goes_on(store: Store, old: str, new: str) -> None:
+    store.cache(serializer=old, compressor="zlib").set_many({"k": TEXT, "n": 5}, tags=["t"])
+    cache = store.cache(serializer=new, compressor="lzma")
+    assert cache.incr("n") == 6
+    assert cache.get("k", "missed") in (TEXT, "missed")
+    assert cache.get_or_set("k", lambda: TEXT) == TEXT
+    assert cache.get("k") == TEXT
+    assert cache.delete("k") is True
+
+
 # ------------------------------------------------------------------ what is wrong
 
 

@@ -289,6 +289,44 @@ TEST_F(CacheSoak, ManySizesLeaveMemoryUsable) {
   EXPECT_GE(cache.counts().entries, cache.walk());
 }
 
+class CacheWideSoak : public CacheMemory {
+ protected:
+  CacheWideSoak() : CacheMemory(256 * kMiB) {}
+};
+
+// Sizes from 1 byte to 64 MiB, each power of two as likely as the others: a value of any size finds
+// room at any time, and what the cache holds does not dwindle.
+TEST_F(CacheWideSoak, ValuesFrom1ByteTo64MiBFindRoomToTheEnd) {
+  std::mt19937_64 random(5);
+  const std::string bytes(64 * kMiB, 'v');
+  std::uint64_t largest = 0;
+  std::uint64_t early = 0;
+  std::uint64_t late = 0;
+  for (std::uint64_t i = 0; i < 9000; ++i) {
+    // Large ones are rarer, so that the test takes a second.
+    const std::uint64_t most = random() % 20 == 0 ? 27 : 20;
+    const std::uint64_t size = 1 + (random() >> 1U) % (1ULL << random() % most);
+    const std::string_view value(bytes.data(), size);
+    const std::uint64_t expires = random() % 5 == 0 ? now_ns() + 20 * kMillisecond : kNever;
+    const Result<bool> stored = cache.store(key(random() % 5000), value, StoreMode::kSet, expires);
+    ASSERT_TRUE(stored.is_ok()) << i << ": " << size << ": " << stored.status().message();
+    if (random() % 10 == 0) cache.erase(key(random() % 5000));
+    largest = std::max(largest, size);
+    ASSERT_LE(core->arena().size(), 256 * kMiB);
+    if (i >= 3000 && i < 6000) early += cache.counts().bytes / 3000;
+    if (i >= 6000) late += cache.counts().bytes / 3000;
+  }
+  EXPECT_GT(largest, 48 * kMiB);
+  EXPECT_GT(early, 80 * kMiB);
+  EXPECT_GT(late, 80 * kMiB);
+  EXPECT_EQ(core->arena().header().corrupt.load(), 0U);
+  EXPECT_TRUE(test::look_at_heap(core->arena()).whole);
+  for (const std::uint64_t size : {std::uint64_t{1}, kMiB, 64 * kMiB}) {
+    ASSERT_TRUE(cache.set("last", std::string_view(bytes.data(), size))) << size;
+    EXPECT_EQ(cache.get("last")->size(), size);
+  }
+}
+
 TEST(Expiry, IsRoundedDownByLittle) {
   const std::uint64_t base = 5'000'000'000'000;
   for (const std::uint64_t ttl :

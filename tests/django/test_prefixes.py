@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from changed_bytes import FEW, changed
 
 Make = Callable[..., Any]
 
@@ -46,3 +47,14 @@ def test_the_lead_comes_again_with_a_place(backend: Make) -> None:
     cache.set("product:8", 8)
     rows = cache.store.cache("django").stats_by_prefix()
     assert {prefix: row.sets for prefix, row in rows.items()} == {"product": 1}
+
+
+@pytest.mark.parametrize("entries", [10, 5000])
+def test_a_prefix_is_cleared_in_one_step(backend: Make, location: str, entries: int) -> None:
+    one, other = backend(KEY_PREFIX="one"), backend(KEY_PREFIX="other")
+    for each in (one, other):
+        each.set_many({f"k{i}": i for i in range(entries)})
+    assert changed(location, one.clear_prefix) < FEW
+    assert one.get("k1") is None
+    assert other.get("k1") == 1
+    assert len(other.keys()) == entries

@@ -29,6 +29,7 @@ CASES = {
     "CacheMiddlewareTest": 16,
     "TestWithTemplateResponse": 3,
     "CacheHandlerTest": 5,
+    "CacheTagTests": 15,
     "CacheClosingTests": 2,
     "CustomCacheKeyValidationTests": 1,
     "CacheSessionTests": 60,

@@ -346,7 +346,8 @@ class SyncCache(BaseCache):
         try:
             found = self._at(version).get_many(list(full))
         except CeleriacError as error:
-            if not isinstance(error, SerializationError) or not self._ignore_exceptions:
+            about_one = isinstance(error, (SerializationError, ValueTooLarge))
+            if not about_one or not self._ignore_exceptions:
                 self._tolerate(error)
                 return {}
             found = self._those_to_read(list(full), version)
@@ -390,8 +391,9 @@ class SyncCache(BaseCache):
                 for key, own in full.items():
                     self._make_room(entries, key)
                     failed += entries.set_many({key: data[own]}, ttl, tags=tags)
-            if failed:
-                entries.delete_many(failed)
+            for key in failed:
+                with suppress(ValueTooLarge):  # the key itself
+                    entries.delete(key)
         except CeleriacError as error:
             self._tolerate(error, writing=True)
             return list(data)

@@ -21,6 +21,7 @@ from django.core.cache.backends.base import BaseCache
 from django.test import SimpleTestCase, TestCase, override_settings
 from sessions_tests import tests as session_tests
 from stores import store_url
+from template_tests.syntax_tests import test_cache as fragment_tests
 
 from celeriac.django.cache import CeleriacCache
 
@@ -105,6 +106,7 @@ PrefixedCacheI18nTest = on_celeriac(cache_tests.PrefixedCacheI18nTest)
 CacheMiddlewareTest = on_celeriac(cache_tests.CacheMiddlewareTest)
 TestWithTemplateResponse = on_celeriac(cache_tests.TestWithTemplateResponse)
 CacheHandlerTest = on_celeriac(cache_tests.CacheHandlerTest)
+CacheTagTests = on_celeriac(fragment_tests.CacheTagTests)
 
 
 # ---- classes that bring a backend of their own, derived from the local-memory cache
