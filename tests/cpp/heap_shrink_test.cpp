@@ -131,6 +131,21 @@ TEST_F(HeapShrinkTest, NothingIsPlacedAboveTheCeiling) {
   expect_sound();
 }
 
+TEST_F(HeapShrinkTest, ANestThatLiesHighDrawsNothingWhileThereIsRoomBelow) {
+  const std::vector<std::uint64_t> cached = fill(50'000);
+  EXPECT_EQ(allocate(100, Fit::kProper), 0U);
+  mine->heap.release(cached.back(), mine->me);
+  const std::uint64_t high = allocate(100);
+  EXPECT_GT(high, cached[cached.size() - 2]) << "a nest, where there is room";
+  EXPECT_EQ(allocate(100, Fit::kProper), 0U);
+  mine->heap.release(cached.front(), mine->me);
+  const std::uint64_t low = allocate(100, Fit::kProper);
+  EXPECT_NE(low, 0U);
+  EXPECT_LT(low, cached[1]);
+  EXPECT_LT(allocate(100), cached[1]);
+  expect_sound();
+}
+
 TEST_F(HeapShrinkTest, ACeilingThatRisesBeforeTheEndIsCutGivesAllBack) {
   const std::vector<std::uint64_t> cached = fill(50'000);
   for (std::size_t i = 0; i < cached.size(); i += 2) mine->heap.release(cached[i], mine->me);
