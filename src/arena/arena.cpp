@@ -94,7 +94,7 @@ Status Arena::try_open(const ArenaOptions& options, bool* vanished) {
       file_ = file.take();
       Status attached = attach(options);
       if (!attached) return attached;
-      if (header().destroyed.load(std::memory_order_acquire) == 0) return Status::ok();
+      if (!destroyed()) return Status::ok();
       finish_destruction();
       continue;
     }
@@ -307,7 +307,23 @@ void Arena::publish_shrinking(std::uint64_t size) {
   // release: the block that ended behind `size` ends there, for who sees it
   header().size.store(size, std::memory_order_release);
   CELERIAC_CRASH_POINT("arena.shrink.published");
-  follow_size();
+  // release pairs with the acquire in follow(): who sees the news sees the size
+  header().news.fetch_add(2, std::memory_order_release);
+  follow();
+}
+
+void Arena::mark_destroyed() {
+  header().news.fetch_or(kDestroyed, std::memory_order_seq_cst);
+  CELERIAC_CRASH_POINT("store.destroy.marked");
+}
+
+void Arena::follow() {
+  const std::uint32_t news = header().news.load(std::memory_order_acquire);
+  const std::uint64_t size = header().size.load(std::memory_order_relaxed);
+  if (size < mapped_.load(std::memory_order_relaxed) && size >= layout::kBlocks) {
+    mapped_.store(size, std::memory_order_relaxed);
+  }
+  known_news_.store(news & ~kDestroyed, std::memory_order_relaxed);
 }
 
 bool Arena::takes_more_than_its_size() {

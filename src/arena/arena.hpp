@@ -20,7 +20,11 @@
 //
 // What a reader may assume: offsets below its own copy of `size` are mapped. at() checks every
 // offset against that copy and maps more when the shared `size` (checked itself against the file)
-// has grown; follow_size() lets the copy fall. No offset read from the arena is used without it.
+// has grown; follow() lets the copy fall. No offset read from the arena is used without it.
+//
+// `news` is what everybody looks at as an operation begins: it says that the store was removed, and
+// changes when `size` falls. Who is killed between the two leaves others with a copy that is larger
+// than `size` until the next news: what they could see behind it are zeros.
 #pragma once
 
 #include <atomic>
@@ -101,13 +105,19 @@ class Arena {
   // Gives back up to `most` bytes of memory behind size() and behind `from`; returns where it
   // ended, 0 at the end of the file. REQUIRES: the heap mutex. Crash-safe: nothing lies there.
   std::uint64_t give_back(std::uint64_t from, std::uint64_t most);
-  // Has this process's copy of the size fall with it. Called as an operation begins.
-  void follow_size() {
-    const std::uint64_t size = header().size.load(std::memory_order_relaxed);
-    if (size < mapped_.load(std::memory_order_relaxed) && size >= layout::kBlocks) {
-      mapped_.store(size, std::memory_order_relaxed);
-    }
+
+  // Is there nothing that this process should notice? Asked as an operation begins.
+  bool up_to_date() {
+    return header().news.load(std::memory_order_relaxed) ==
+           known_news_.load(std::memory_order_relaxed);
   }
+  // The store was removed: everybody who is attached should leave. Never up to date then.
+  // acquire pairs with mark_destroyed()
+  bool destroyed() { return (header().news.load(std::memory_order_acquire) & kDestroyed) != 0; }
+  // Crash-safe: one change of a word.
+  void mark_destroyed();
+  // Has this process's copy of the size fall with it.
+  void follow();
 
   int directory() const { return directory_.get(); }
   const std::string& path() const { return path_; }
@@ -117,6 +127,8 @@ class Arena {
   bool is_current() const { return is_named(file_.get(), directory_.get(), "arena"); }
 
  private:
+  static constexpr std::uint32_t kDestroyed = 1;  // in Header.news
+
   Arena() = default;
   Status try_open(const ArenaOptions& options, bool* vanished);
   char* bytes_at(std::uint64_t offset, std::uint64_t bytes) {
@@ -135,8 +147,9 @@ class Arena {
   std::string path_;
   unsigned mode_ = 0600;
   Mapping mapping_;
-  std::atomic<std::uint64_t> mapped_{0};  // of size(), what is mapped
-  std::uint64_t ever_mapped_ = 0;         // that and more, after a shrink; under map_mutex_
+  std::atomic<std::uint64_t> mapped_{0};      // of size(), what is mapped
+  std::atomic<std::uint32_t> known_news_{0};  // Header.news, when follow() last looked
+  std::uint64_t ever_mapped_ = 0;             // that and more, after a shrink; under map_mutex_
   std::mutex map_mutex_;
 };
 

@@ -104,7 +104,7 @@ struct Header {
   Word size;            // bytes allocated and in use: blocks end there
   HalfWord owner_high;  // owner slots below it were used at least once
   HalfWord namespace_high;
-  HalfWord destroyed;       // the store was removed: everybody who is attached should leave
+  HalfWord news;            // {how often `size` fell:31 | destroyed:1}: see arena/arena.hpp
   HalfWord namespace_hand;  // where the next search for an empty namespace begins
   MutexWord directory;      // guards the making of namespaces and queues
   Word reaped;              // dead owners reaped so far

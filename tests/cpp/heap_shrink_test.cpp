@@ -131,6 +131,22 @@ TEST_F(HeapShrinkTest, NothingIsPlacedAboveTheCeiling) {
   expect_sound();
 }
 
+TEST_F(HeapShrinkTest, ANestThatLiesHighDrawsNothingWhileThereIsRoomBelow) {
+  const std::vector<std::uint64_t> cached = fill(50'000);
+  for (const std::uint64_t bytes : {2000U, 16U}) fill(bytes);  // what is left between
+  EXPECT_EQ(allocate(100, Fit::kProper), 0U);
+  mine->heap.release(cached.back(), mine->me);
+  const std::uint64_t high = allocate(100);
+  EXPECT_GT(high, cached[cached.size() - 2]) << "a nest, where there is room";
+  EXPECT_EQ(allocate(100, Fit::kProper), 0U);
+  mine->heap.release(cached.front(), mine->me);
+  const std::uint64_t low = allocate(100, Fit::kProper);
+  EXPECT_NE(low, 0U);
+  EXPECT_LT(low, cached[1]);
+  EXPECT_LT(allocate(100), cached[1]);
+  expect_sound();
+}
+
 TEST_F(HeapShrinkTest, ACeilingThatRisesBeforeTheEndIsCutGivesAllBack) {
   const std::vector<std::uint64_t> cached = fill(50'000);
   for (std::size_t i = 0; i < cached.size(); i += 2) mine->heap.release(cached[i], mine->me);
@@ -164,7 +180,9 @@ TEST_F(HeapShrinkTest, TheFileGivesBackWhatIsCutOffAndGrowsAgain) {
   // Who looked there before reads zeros; who looks now is told that there is nothing.
   EXPECT_EQ(*stale, 0);
   EXPECT_EQ(mine->arena->at<char>(before - 100), nullptr);
-  other->arena->follow_size();
+  EXPECT_FALSE(other->arena->up_to_date());
+  other->arena->follow();
+  EXPECT_TRUE(other->arena->up_to_date());
   EXPECT_EQ(other->arena->at<char>(before - 100), nullptr);
   EXPECT_EQ(other->heap.payload(before - 4096, 1), nullptr);
   EXPECT_EQ(allocate(5 * kMiB), 0U) << "the ceiling";

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <new>
 
-#include "arena/crash_point.hpp"
 #include "engine/local/waiter.hpp"
 
 namespace celeriac {
@@ -77,8 +76,7 @@ void LocalCore::wake_own_sleepers() {
 }
 
 void LocalCore::mark_destroyed() {
-  arena_->header().destroyed.store(1, std::memory_order_seq_cst);
-  CELERIAC_CRASH_POINT("store.destroy.marked");
+  arena_->mark_destroyed();
   for (std::uint32_t i = 0; i < queues_.directory().high(); ++i) {
     layout::QueueRecord* q = queues_.directory().at(i);
     if (q == nullptr) continue;

@@ -30,8 +30,10 @@ class LocalCore final : public ForkListener {
   // This process's tag, after the checks that every call begins with: the store isn't closed.
   Result<OwnerTag> enter() {
     if (closed_.load(std::memory_order_acquire)) return closed_error();
-    if (arena_->header().destroyed.load(std::memory_order_relaxed) != 0) return destroyed_error();
-    arena_->follow_size();
+    if (!arena_->up_to_date()) {
+      if (arena_->destroyed()) return destroyed_error();
+      arena_->follow();
+    }
     return base_.owners.identity();
   }
 
@@ -52,10 +54,7 @@ class LocalCore final : public ForkListener {
   std::mutex& waiters_mutex() { return waiters_mutex_; }
 
   Status close();
-  bool is_open() const {
-    return !closed_.load(std::memory_order_acquire) &&
-           arena_->header().destroyed.load(std::memory_order_relaxed) == 0;
-  }
+  bool is_open() const { return !closed_.load(std::memory_order_acquire) && !arena_->destroyed(); }
   Status closed_error() const;
   Status destroyed_error() const;
   // Has this process's sleepers look again whether their handle is still open.
