@@ -130,9 +130,9 @@ struct NamespaceRecord {
   HalfWord name_length;
   HalfWord max_entries;  // 0: memory alone is the limit
   HalfWord swept;        // no index word is of a generation before this one
-  HalfWord begun;        // the generation in which the name came
-  HalfWord lead;         // bytes before what tells keys apart in statistics (store/prefixes.hpp)
-  HalfWord prefixes;     // rows of prefixes that the name has
+  HalfWord unused;
+  HalfWord lead;      // bytes before what tells keys apart in statistics (store/prefixes.hpp)
+  HalfWord prefixes;  // rows of prefixes that the name has
   char name[240];
 };
 static_assert(sizeof(NamespaceRecord) == 272);

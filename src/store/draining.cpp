@@ -26,7 +26,7 @@ void copy_across(char* to, const char* from, std::uint64_t n) {
 }  // namespace
 
 void Eviction::count_out(const Found& entry, OwnerTag me) {
-  if (spaces_.of_an_earlier_name(entry.head.space, entry.word.generation())) return;
+  if (!index_.current(entry.word, entry.head)) return;  // cleared, or an earlier name's
   const std::size_t size = entry.head.key_size;
   char short_key[256];
   std::string long_key(size > sizeof short_key ? size : 0, 0);

@@ -96,11 +96,13 @@ Result<Reserved> Eviction::room_for(SegmentPlace to, const EntryHead& head, Room
       last = added.status();
       if (last.code() != Code::kNotEnoughMemory || !evict) return last;
       // Nothing is evicted in vain. The oldest go first; where that leaves holes of other sizes
-      // than a large value needs, what lies side by side.
+      // than a large value needs, or much of the memory is such holes, what lies side by side.
       const bool large = size > segments_.ordinary();
       if (large && given == 0 && window(Heap::cost(size), Fit::kCache, me).empty()) break;
+      const HeapStats heap = base_.heap.stats();
+      const bool in_holes = large && (given >= size || heap.free >= size + heap.capacity / 8);
       const std::uint64_t freed =
-          !large || given < size ? reclaim(me) : clear_window(Heap::cost(size), Fit::kCache, me);
+          in_holes ? clear_window(Heap::cost(size), Fit::kCache, me) : reclaim(me);
       given += freed;
       if (freed == 0) break;
     }

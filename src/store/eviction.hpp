@@ -106,8 +106,8 @@ class Eviction {
   // Crash-safe: entry by entry, as delete.
   bool drop_absent(OwnerTag me);
 
-  // An entry that is linked and goes is counted, as evicted or expired, for the name that set it,
-  // and not at all when that has lost its place.
+  // An entry that is linked and goes is counted as evicted or expired; one that was cleared, or set
+  // under an earlier name of the place, isn't.
   // REQUIRES: the shard's mutex. Thread-safe. Crash-safe: one increment, before the entry goes.
   void count_out(const Found& entry, OwnerTag me);
 

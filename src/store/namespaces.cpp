@@ -104,7 +104,6 @@ void Namespaces::take(std::uint32_t index, std::string_view name, unsigned flags
   std::memcpy(r.name, name.data(), name.size());
   r.name_length.store(static_cast<std::uint32_t>(name.size()), std::memory_order_relaxed);
   const std::uint32_t generation = std::max(old.generation(), 1U);
-  r.begun.store(generation, std::memory_order_relaxed);
   r.lead.store((flags & kPinned) != 0 ? Prefixes::kNotApart : lead, std::memory_order_relaxed);
   CELERIAC_CRASH_POINT("namespaces.open.named");
   // release pairs with the acquire in generation(): all that was written before

@@ -162,13 +162,6 @@ class Namespaces {
   layout::CounterStripe& counters(std::uint32_t space, std::string_view key, OwnerTag who) {
     return prefixes_.row(space_index(space), key, who);
   }
-  // Was an entry with this index word's generation set by an earlier name of the place? By N7 the
-  // 16 bits of it say so.
-  bool of_an_earlier_name(std::uint32_t index, std::uint32_t generation) const {
-    const std::uint32_t now = generation_now(index);
-    const std::uint32_t age = (now - generation) & 0xFFFFU;
-    return age > now - record(index).begun.load(std::memory_order_relaxed);
-  }
 
  private:
   static constexpr std::uint32_t kSweepEvery = 1U << 15U;

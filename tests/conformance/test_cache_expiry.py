@@ -257,6 +257,16 @@ def test_an_expiration_counts_when_the_entry_goes(cache: Cache, store: Store) ->
     assert table.stats().expirations == 1
 
 
+def test_what_was_cleared_neither_expires_nor_is_evicted(memory: Callable[[str], Store]) -> None:
+    cache = memory("8M").cache()
+    cache.set_many({f"old{i}": b"x" * 1000 for i in range(2000)})
+    cache.clear()
+    for i in range(4):
+        cache.set(f"new{i}", b"x" * 1_500_000)  # in the room of what was cleared
+    stats = cache.stats()
+    assert (stats.entries, stats.expirations, stats.evictions) == (4, 0, 0)
+
+
 def test_expired_entries_make_room(memory: Callable[[str], Store]) -> None:
     store = memory("8M")
     cache, table = store.cache(), store.table("t")

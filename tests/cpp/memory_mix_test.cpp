@@ -53,6 +53,22 @@ TEST_F(MemoryMix, AfterABurstOfSmallMessagesALargeValueHasRoom) {
   }
 }
 
+// Spare segments lay in the way, anywhere in memory; and the cache was evicted down to half of it.
+TEST_F(MemoryMix, AValueOfHalfTheMemoryHasRoomInACacheOfManySizes) {
+  std::mt19937_64 random(1);
+  for (int round = 0; round < 8; ++round) {
+    for (int i = 0; i < 15'000; ++i) {
+      const std::size_t sizes[] = {10, 100, 1000, 10'000, 100'000};
+      cache.set(key(random() % 100'000), std::string(sizes[random() % 5], 'v'));
+    }
+    for (int i = 0; i < 4; ++i) cache.set("large", std::string(5 * kMiB, 'l'));
+    EXPECT_LT(heap().stats().free, 16 * kMiB) << "no more is evicted than it needs, about";
+    if (round % 2 == 0) cache.clear();
+    const Result<bool> stored = cache.store("half", std::string(16 * kMiB, 'h'), StoreMode::kSet);
+    EXPECT_TRUE(stored.is_ok()) << round << ": " << stored.status().message();
+  }
+}
+
 TEST_F(MemoryMix, AValueThatCannotFitEvictsNothing) {
   for (int i = 0; i < 18; ++i) queue.put(std::string(kMiB, 'm'));
   std::uint64_t n = 0;

@@ -60,6 +60,10 @@ def test_calls_stay_on_the_event_loops_thread(backend: Make) -> None:
         assert await cache.aset("key", 1, nx=True) is False
         assert await cache.aget_or_set("key", 9) == 5
         assert await cache.adelete("key") is True
+        assert await cache.aadd("tagged", 1, tags=["t"]) is True
+        assert await cache.aset_many({"another": 1}, tags=["t"]) == []
+        await cache.ainvalidate("t")
+        assert await cache.aget_many(["tagged", "another"]) == {}
         assert await cache.aincr("key", ignore_key_check=True) == 1
         await cache.aclear()
         assert await cache.aget("b", "gone") == "gone"

@@ -108,9 +108,12 @@ class CeleriacCache(_Calls):
         value: Any,
         timeout: float | None = DEFAULT_TIMEOUT,
         version: Any = None,
+        *,
+        tags: Iterable[str] = (),
     ) -> bool:
         """See `add`."""
-        return await _here_or_in_thread(self.add, key, value, timeout, version)
+        options = {"tags": tags} if tags else {}
+        return await _here_or_in_thread(self.add, key, value, timeout, version, **options)
 
     async def atouch(
         self, key: str, timeout: float | None = DEFAULT_TIMEOUT, version: Any = None
@@ -135,9 +138,12 @@ class CeleriacCache(_Calls):
         data: Mapping[str, Any],
         timeout: float | None = DEFAULT_TIMEOUT,
         version: Any = None,
+        *,
+        tags: Iterable[str] = (),
     ) -> list[str]:
         """See `set_many`."""
-        return await _here_or_in_thread(self.set_many, data, timeout, version)
+        options = {"tags": tags} if tags else {}
+        return await _here_or_in_thread(self.set_many, data, timeout, version, **options)
 
     async def adelete_many(self, keys: Iterable[str], version: Any = None) -> int | None:
         """See `delete_many`."""
