@@ -12,6 +12,7 @@ import random
 import secrets
 import struct
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,6 +24,11 @@ from celeriac.entries import Named, parse
 ROUNDS = 250
 PICKLED = b"\x08"
 TEXT = "some text " * 30
+
+# Their frames name the size of what is in them, and AddressSanitizer ends a process that asks for
+# terabytes, where Python raises MemoryError.
+SIZED = {"lz4", "zstd"}
+SANITIZED = "libasan" in Path("/proc/self/maps").read_text()
 
 KINDS: dict[str, tuple[dict[str, Any], Any]] = {
     "tags": ({}, {"id": 7, "names": ["a", "ü"]}),
@@ -108,6 +114,8 @@ def test_truncated_anywhere(store: Store, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_flipped_and_moved(store: Store, kind: str) -> None:
+    if SANITIZED and kind in SIZED:
+        pytest.skip("a sanitizer ends the process where memory is refused")
     options, value = KINDS[kind]
     cache = store.cache(kind, **options)
     entry = entry_of(cache, value)
