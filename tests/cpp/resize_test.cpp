@@ -92,7 +92,7 @@ TEST_F(ResizeTest, ReadersAndWritersGoOn) {
 // Chunks of segment records lie above the new ceiling, and their entries are read meanwhile.
 TEST_F(ResizeTest, RecordsMoveUnderReaders) {
   TestQueue queue(*core);
-  for (int round = 0; round < 3; ++round) {
+  for (int round = 0; round < 2; ++round) {
     resize(24 * kMiB);
     for (std::uint64_t i = 0; i < 12'000; ++i) {
       cache.set(key(i), test::checkable(i, 2000));
