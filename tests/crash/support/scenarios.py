@@ -457,7 +457,7 @@ def _scenarios() -> list[Scenario]:
         Scenario("no place", no_place),
         Scenario("many segments", cache_of_segments, nth=2),
         Scenario("a cache of a log", cache_of_log, nth=1),
-        Scenario("resize", resize, nth=2, segments=200, others=SETS_AND_PUTS),
+        Scenario("resize", resize, nth=1, segments=200, others=SETS_AND_PUTS),
         Scenario(
             "resize anew",
             resize,
