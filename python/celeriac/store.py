@@ -9,7 +9,7 @@ import threading
 import weakref
 from contextlib import suppress
 from types import TracebackType
-from typing import Any
+from typing import Any, Final
 
 from celeriac import _core, checks, tags
 from celeriac.cache import DEFAULT_TTL, Cache
@@ -52,6 +52,12 @@ def _check_mode(path: str, mode: int) -> None:
             )
 
 
+NO_QUEUES: Final = (
+    "queues of file:// stores are to survive the host, which this version can't do yet; "
+    "keep queues, and Celery's tasks and results, in shm://NAME"
+)
+
+
 class Store:
     """One store: caches, tables and queues that every process of the host shares.
 
@@ -63,11 +69,15 @@ class Store:
         """`looking`: an existing store's ceiling stays as it is, whatever the URL says."""
         self._url = url
         options = url.options
-        root = os.environ.get("CELERIAC_SHM_DIR") or "/dev/shm"
-        _check_mode(f"{root}/celeriac-{os.geteuid()}/{url.name}", options.mode)
+        if url.is_file:
+            root, name, path = url.name, "", url.name
+        else:
+            root, name = os.environ.get("CELERIAC_SHM_DIR") or "/dev/shm", url.name
+            path = f"{root}/celeriac-{os.geteuid()}/{name}"
+        _check_mode(path, options.mode)
         self._core = _core.open_local(
             root=root,
-            name=url.name,
+            name=name,
             memory=DEFAULT_MEMORY if options.memory is None else options.memory,
             memory_given=options.memory is not None and not looking,
             mode=options.mode,
@@ -189,7 +199,12 @@ class Store:
         :param owner_bound: the queue vanishes with the process that made it.
         :param create: False raises StoreNotFound when there is no such queue, now or at a later
             use of the handle; True makes it (again).
+
+        Raises ConfigurationError in a ``file://`` store: a queue there is to be durable, which it
+        can't be yet.
         """
+        if self._url.is_file:
+            raise ConfigurationError(f"no queue {name!r} in {self.path}: {NO_QUEUES}")
         _check_name(name, "a queue")
         _check_count(max_length, "max_length")
         _check_count(max_deliveries, "max_deliveries")
@@ -317,7 +332,9 @@ def connect(url: str, **options: Any) -> Store:
     """Open a store, making it when it isn't there; the same URL in any process of the host is the
     same store.
 
-    :param url: ``shm://NAME``, with options as query: ``shm://app?memory=512M``.
+    :param url: ``shm://NAME``, with options as query: ``shm://app?memory=512M``; or
+        ``file:///DIRECTORY``, a store of caches and tables (no queues yet) in a directory of its
+        own on a disk of this host, which is made if its parent is there.
     :param memory: ceiling of the store; bytes, or ``512M``, ``2G``; default 256M. It starts small
         and grows. Of a store that is there it raises the ceiling, and never lowers it: that is
         Store.resize(). Without it the ceiling stays what it is.

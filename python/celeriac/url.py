@@ -1,4 +1,5 @@
-"""Store URLs: ``scheme://name?option=value``, and the options of :func:`celeriac.connect`.
+"""Store URLs: ``shm://NAME?option=value`` or ``file:///DIRECTORY?option=value``, and the options of
+:func:`celeriac.connect`.
 
 An option may ride in the query or be given as a keyword; given in both, the keyword wins. Sizes are
 bytes or a number with K, M, G or T (1024-based): ``512M``, ``2G``, ``1.5G``.
@@ -7,10 +8,11 @@ bytes or a number with K, M, G or T (1024-based): ``512M``, ``2G``, ``1.5G``.
 from __future__ import annotations
 
 import difflib
+import posixpath
 import re
 from dataclasses import dataclass, fields
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit
 
 from celeriac.errors import ConfigurationError
 
@@ -40,7 +42,13 @@ class StoreURL:
 
     scheme: str
     name: str
+    """Of ``file://``, the absolute path of the directory."""
     options: Options
+
+    @property
+    def is_file(self) -> bool:
+        """Whether the store has a directory of its own, which the URL names."""
+        return self.scheme == "file"
 
     def __str__(self) -> str:
         """The URL with every option that isn't the default: what a handle pickles as."""
@@ -51,7 +59,7 @@ class StoreURL:
             query["create"] = "false"
         if self.options.mode != 0o600:
             query["mode"] = f"{self.options.mode:04o}"
-        return f"{self.scheme}://{self.name}" + (f"?{urlencode(query)}" if query else "")
+        return f"{self.scheme}://{quote(self.name)}" + (f"?{urlencode(query)}" if query else "")
 
 
 def parse_size(value: Any, option: str = "memory") -> int:
@@ -97,6 +105,22 @@ def parse_mode(value: Any) -> int:
     return mode
 
 
+def _directory(parts: SplitResult) -> str:
+    """Of a ``file://`` URL: one store, one path."""
+    path = unquote(parts.path, errors="surrogateescape")
+    if parts.netloc or not path.startswith("/"):
+        raise ConfigurationError(
+            f"file://{parts.netloc}{parts.path} is no directory of this host: "
+            "file:///DIRECTORY takes an absolute path"
+        )
+    if "\0" in path or ".." in path.split("/"):
+        raise ConfigurationError(f"{path!r} is not the path of a directory, without '..'")
+    path = posixpath.normpath("/" + path.lstrip("/"))
+    if path == "/":
+        raise ConfigurationError("file:/// is the root directory: a store has one of its own")
+    return path
+
+
 def parse_url(url: str, **options: Any) -> StoreURL:
     """Parse a store URL and options. Raises ConfigurationError that says what is allowed."""
     if not isinstance(url, str):
@@ -110,11 +134,10 @@ def parse_url(url: str, **options: Any) -> StoreURL:
         hint = f" Did you mean {guess[0]}://?" if guess else ""
         shown = f"{scheme}://" if separator else repr(url)
         raise ConfigurationError(f"unknown store URL {shown}: the schemes are {known}.{hint}")
-    if scheme != "shm":
-        what = "durable stores (file://)" if scheme == "file" else "Redis stores (redis://)"
+    if scheme not in ("shm", "file"):
         raise ConfigurationError(
-            f"{scheme}:// is reserved for {what}, which this version does not have yet: "
-            "use shm://NAME"
+            f"{scheme}:// is reserved for Redis stores (redis://), which this version does not "
+            "have yet: use shm://NAME"
         )
     if re.search(r"[\x00-\x20\x7f]", url):  # urlsplit() would drop some of them
         raise ConfigurationError(f"{url!r} has spaces or line breaks: a store URL has none")
@@ -124,8 +147,8 @@ def parse_url(url: str, **options: Any) -> StoreURL:
         raise ConfigurationError(f"{url!r} is not a store URL: {error}") from None
     if parts.fragment:
         raise ConfigurationError(f"a store URL has no #fragment: {url!r}")
-    name = parts.netloc + parts.path.rstrip("/")
-    if not _NAME.match(name):
+    name = _directory(parts) if scheme == "file" else parts.netloc + parts.path.rstrip("/")
+    if scheme == "shm" and not _NAME.match(name):
         raise ConfigurationError(
             f"{name!r} is not a store name: shm://NAME takes 1 to 64 letters, digits, '_', '-' "
             "and '.', and does not begin with '-' or '.'"

@@ -49,7 +49,11 @@ Status check_memory(std::uint64_t memory, int directory, std::uint64_t already,
 }  // namespace
 
 std::string store_path(const std::string& root, const std::string& name) {
-  return user_directory(root) + "/" + name;
+  return name.empty() ? root : user_directory(root) + "/" + name;
+}
+
+bool is_file_of_a_store(std::string_view name) {
+  return name == "arena" || name == "owners.lock" || name.substr(0, 5) == "wake.";
 }
 
 Result<std::unique_ptr<Arena>> Arena::open(const ArenaOptions& options) {
@@ -66,25 +70,49 @@ Result<std::unique_ptr<Arena>> Arena::open(const ArenaOptions& options) {
   return last;
 }
 
-// `vanished`: somebody removed the store meanwhile, so that another try may well succeed.
-Status Arena::try_open(const ArenaOptions& options, bool* vanished) {
+// The store's directory, and that of the user's stores, unless the store has one of its own.
+Status Arena::open_directories(const ArenaOptions& options, bool* vanished) {
   const std::string parent = user_directory(options.root);
-  const auto absent = [&] {
-    *vanished = true;
-    return Status(Code::kNotFound, "there is no store \"" + options.name + "\" (no " + path_ +
-                                       "): start the application that makes it, or connect with "
-                                       "create=True");
-  };
-  Result<Fd> user = open_directory(-1, parent, options.mode, options.create);
-  if (!user) return user.status().code() == Code::kNotFound ? absent() : user.status();
-  Status fit = check_file_system(user.value().get(), parent);
-  if (!fit) return fit;
+  Fd user;
+  if (!options.name.empty()) {
+    Result<Fd> opened = open_directory(-1, parent, options.mode, options.create);
+    if (!opened) return opened.status();
+    user = opened.take();
+    Status fit = check_file_system(user.get(), parent);
+    if (!fit) return fit;
+  }
   Result<Fd> directory = open_directory(-1, path_, options.mode, options.create);
   if (!directory) {
-    *vanished = is_removed(user.value().get());
-    return directory.status().code() == Code::kNotFound ? absent() : directory.status();
+    *vanished = user.valid() && is_removed(user.get());
+    return directory.status();
   }
   directory_ = directory.take();
+  return user.valid() ? Status::ok() : check_file_system(directory_.get(), path_);
+}
+
+// A directory that the user names may be another's by mistake; destroy() would leave it in pieces.
+Status Arena::check_for_strangers() const {
+  for (const std::string& name : list_directory(directory_.get())) {
+    if (is_file_of_a_store(name)) continue;
+    return {Code::kConfiguration, "the directory " + path_ + " has files that are no store's (" +
+                                      name + "): give the store a directory of its own"};
+  }
+  return Status::ok();
+}
+
+// `vanished`: somebody removed the store meanwhile, so that another try may well succeed.
+Status Arena::try_open(const ArenaOptions& options, bool* vanished) {
+  const bool named = !options.name.empty();
+  const auto absent = [&] {
+    *vanished = true;
+    return Status(Code::kNotFound,
+                  "there is no store " +
+                      (named ? "\"" + options.name + "\" (no " + path_ + ")" : "at " + path_) +
+                      ": start the application that makes it, or connect with "
+                      "create=True");
+  };
+  Status opened = open_directories(options, vanished);
+  if (!opened) return opened.code() == Code::kNotFound ? absent() : opened;
 
   // Twice: the loser of the race to make the file finds the winner's; so does whoever meets a
   // store that is being destroyed.
@@ -92,6 +120,10 @@ Status Arena::try_open(const ArenaOptions& options, bool* vanished) {
     Result<Fd> file = open_existing(directory_.get(), "arena", options.mode, path_ + "/arena");
     if (file) {
       file_ = file.take();
+      if (!named && is_of_an_earlier_boot(file_.get())) {
+        finish_destruction();
+        continue;
+      }
       Status attached = attach(options);
       if (!attached) return attached;
       if (!destroyed()) return Status::ok();
@@ -100,11 +132,13 @@ Status Arena::try_open(const ArenaOptions& options, bool* vanished) {
     }
     if (file.status().code() != Code::kNotFound) return file.status();
     if (!options.create) return absent();
-    Status made = create_file(options);
+    Status made = named ? Status::ok() : check_for_strangers();
+    if (made) made = create_file(options);
     if (!made) {
       *vanished = is_removed(directory_.get());
+      if (!named) return made;
       static_cast<void>(remove_directory(path_, {}));  // unless somebody else is in it
-      static_cast<void>(remove_directory(parent, {}));
+      static_cast<void>(remove_directory(user_directory(options.root), {}));
       return made;
     }
   }

@@ -33,6 +33,7 @@
 #include <mutex>
 #include <new>
 #include <string>
+#include <string_view>
 
 #include "arena/layout.hpp"
 #include "platform/file.hpp"
@@ -43,7 +44,7 @@ namespace celeriac {
 
 struct ArenaOptions {
   std::string root = "/dev/shm";         // a directory of the system; ours is made inside it
-  std::string name;                      // the store
+  std::string name;                      // the store; empty: it is in `root` itself, the user's own
   std::uint64_t memory = 256ULL << 20U;  // ceiling in bytes
   bool memory_given = false;             // the user named it: raise an existing arena's ceiling
   unsigned mode = 0600;
@@ -141,6 +142,8 @@ class Arena {
   Status attach(const ArenaOptions& options);
   Status create_file(const ArenaOptions& options);
   void finish_destruction();
+  Status open_directories(const ArenaOptions& options, bool* vanished);
+  Status check_for_strangers() const;
 
   Fd directory_;
   Fd file_;
@@ -155,5 +158,7 @@ class Arena {
 
 // The directory of a store, without opening it.
 std::string store_path(const std::string& root, const std::string& name);
+// By its name in the store's directory.
+bool is_file_of_a_store(std::string_view name);
 
 }  // namespace celeriac

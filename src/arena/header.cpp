@@ -7,6 +7,7 @@
 
 #include "platform/clock.hpp"
 #include "platform/crc32c.hpp"
+#include "platform/file.hpp"
 #include "platform/mapping.hpp"
 
 namespace celeriac {
@@ -71,6 +72,16 @@ Status check_header(const layout::HeaderFixed& h, const std::string& path) {
     return {Code::kCorrupt, path + "/arena is from before the host's last boot" + cure};
   }
   return Status::ok();
+}
+
+bool is_of_an_earlier_boot(int file) {
+  layout::HeaderFixed h{};
+  if (!read_at(file, &h, sizeof h, 0) || h.magic != layout::kMagic || h.major != layout::kMajor ||
+      h.checksum != checksum(h) || h.fingerprint != layout::fingerprint()) {
+    return false;
+  }
+  const auto boot = boot_id();
+  return !std::equal(boot.begin(), boot.end(), h.boot_id);
 }
 
 }  // namespace celeriac

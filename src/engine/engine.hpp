@@ -207,7 +207,7 @@ class StoreEngine {
 
 struct LocalOptions {
   std::string root;
-  std::string name;
+  std::string name;  // empty: the store is in `root` itself
   std::uint64_t memory = 0;
   bool memory_given = false;
   unsigned mode = 0600;

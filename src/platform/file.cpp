@@ -289,7 +289,7 @@ std::vector<std::string> list_directory(int dir) {
 
 void remove_file(int dir, const std::string& name) { unlinkat(dir, name.c_str(), 0); }
 
-Status remove_directory(const std::string& path, const std::vector<std::string>& names) {
+Status remove_files(const std::string& path, const std::vector<std::string>& names) {
   for (const std::string& name : names) {
     std::string full = path;
     full.append("/").append(name);
@@ -297,6 +297,12 @@ Status remove_directory(const std::string& path, const std::vector<std::string>&
       return Status::system("remove " + full, errno);
     }
   }
+  return Status::ok();
+}
+
+Status remove_directory(const std::string& path, const std::vector<std::string>& names) {
+  Status removed = remove_files(path, names);
+  if (!removed) return removed;
   if (rmdir(path.c_str()) != 0 && errno != ENOENT && errno != ENOTEMPTY) {
     return Status::system("remove " + path, errno);
   }

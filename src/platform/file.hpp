@@ -86,7 +86,9 @@ bool is_removed(int dir);
 
 void remove_file(int dir, const std::string& name);
 
-// Removes the files of a directory by name and then the directory itself; absent ones are fine.
+// Removes the files of a directory by name; absent ones are fine.
+Status remove_files(const std::string& path, const std::vector<std::string>& names);
+// The same, and then the directory itself.
 Status remove_directory(const std::string& path, const std::vector<std::string>& names);
 std::vector<std::string> list_directory(int dir);
 

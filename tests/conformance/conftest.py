@@ -2,7 +2,8 @@
 
 A test takes `store` (or `connect`, for a store of other options) and runs once for each engine in
 `ENGINES`. An engine joins with one line there. What only an engine of limited memory can show asks
-for `memory`, and is left out for engines that have none.
+for `memory`, and is left out for engines that have none. A file:// store is the same engine in
+another directory, without queues: it runs the files in `ON_DISK`.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import secrets
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,11 +26,28 @@ sys.path.insert(0, str(Path(__file__).parent / "support"))
 # Name of the engine -> URL of a store that is nobody else's.
 ENGINES: dict[str, Callable[[], str]] = {
     "shm": lambda: f"shm://t-{secrets.token_hex(6)}",
+    "file": lambda: f"file://{tempfile.gettempdir()}/celeriac-t-{secrets.token_hex(6)}",
 }
-LIMITED = {"shm"}  # engines whose stores take memory=
+LIMITED = {"shm", "file"}  # engines whose stores take memory=
+ON_DISK = {"test_cache", "test_table"}
 
 
-@pytest.fixture(params=sorted(ENGINES))
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "engine" in metafunc.fixturenames:
+        here = metafunc.module.__name__.rpartition(".")[2] in ON_DISK
+        names = [name for name in sorted(ENGINES) if name != "file" or here]
+        metafunc.parametrize("engine", names, indirect=True)
+
+
+def remove(store: celeriac.Store) -> None:
+    """The store, and the directory that a file:// store leaves behind."""
+    path = Path(store.path)
+    store.destroy(force=True)
+    if store.url.startswith("file://"):
+        path.rmdir()
+
+
+@pytest.fixture
 def engine(request: pytest.FixtureRequest) -> str:
     """The name of the engine."""
     return request.param
@@ -39,7 +58,7 @@ def url(engine: str) -> Iterator[str]:
     """URL of a store that exists for one test."""
     url = ENGINES[engine]()
     yield url
-    celeriac.connect(url).destroy(force=True)
+    remove(celeriac.connect(url))
 
 
 @pytest.fixture
@@ -83,7 +102,7 @@ def fresh(engine: str) -> Iterator[Callable[[str], celeriac.Store]]:
 
     yield make
     for store in made:
-        store.destroy(force=True)
+        remove(store)
 
 
 @pytest.fixture

@@ -1,8 +1,9 @@
 """django-redis's own tests of its calls, run on celeriac from its released source.
 
-`test_backend.py`, `test_session.py` and `test_cache_options.py`, with each serializer. They run in
-a process of their own, beside `redis_upstream/fixtures.py`, which gives them our backend. Each test
-that is left out is named here, with the reason; one that fails, or is skipped, is a failure.
+`test_backend.py`, `test_session.py` and `test_cache_options.py`, with each serializer, and in a
+`file://` store. They run in a process of their own, beside `redis_upstream/fixtures.py`, which
+gives them our backend. Each test that is left out is named here, with the reason; one that fails,
+or is skipped, is a failure.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ LEFT_OUT_WITH = {
     "msgpack": {"test_intenum": "MessagePack has no enums: an IntEnum comes back as an int"},
 }
 RUN_AT_LEAST = 90
-SETTINGS = ("native", "json", "msgpack", "zlib")
+SETTINGS = ("native", "file", "json", "msgpack", "zlib")  # all but the second in shm://
 
 
 @pytest.fixture(scope="session")
@@ -107,6 +108,7 @@ def runs(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dic
             **os.environ,
             "PYTHONPATH": os.pathsep.join(path),
             "CELERIAC_TEST_SETTINGS": settings,
+            "CELERIAC_TEST_STORES": f"file://{directory}/" if settings == "file" else "shm://",
             "CELERIAC_TEST_RUN": secrets.token_hex(6),
             "CELERIAC_TEST_NAMES": ",".join(sorted(wanted(source, settings))),
             "CELERIAC_COMPLETE": "0",

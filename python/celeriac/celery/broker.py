@@ -32,7 +32,9 @@ from typing import TYPE_CHECKING, Any
 
 import celeriac
 from celeriac.celery.routing import TABLE, Routes, not_found
-from celeriac.errors import CeleriacError, StoreNotFound
+from celeriac.errors import CeleriacError, ConfigurationError, StoreNotFound
+from celeriac.store import NO_QUEUES
+from celeriac.url import parse_url
 
 if TYPE_CHECKING:
     from celeriac.queue import Queue
@@ -287,6 +289,8 @@ def open_broker(url: str, options: dict[str, Any]) -> Broker:
         ConfigurationError: the URL or an option is wrong, or its engine does not exist.
         CeleriacError: the store can't be opened; see :func:`celeriac.connect`.
     """
+    if parse_url(url, **options).is_file:
+        raise ConfigurationError(f"{url}: {NO_QUEUES}")
     key = (url, repr(sorted(options.items())))
     with _lock:
         broker = _brokers.get(key)

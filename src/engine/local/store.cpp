@@ -200,12 +200,15 @@ Status LocalStore::destroy(bool force) {
   static_cast<void>(handle_->core().base().owners.close_gate());
   handle_->core().mark_destroyed();
   std::vector<std::string> names = list_directory(handle_->core().arena().directory());
-  std::erase(names, "owners.lock");
+  const bool named = !options_.name.empty();
+  std::erase_if(names, [&](const std::string& name) {
+    return name == "owners.lock" || !(named || is_file_of_a_store(name));
+  });
   names.emplace_back("owners.lock");
   const std::string where = path();
   Status closed = handle_->core().close();
   if (!closed) return closed;
-  return remove_directory(where, names);
+  return named ? remove_directory(where, names) : remove_files(where, names);
 }
 
 }  // namespace celeriac

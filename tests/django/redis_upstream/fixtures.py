@@ -20,6 +20,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
     options = {
         "native": {},
+        "file": {},
         "json": {"serializer": "json"},
         "msgpack": {"serializer": "msgpack"},
         "zlib": {"compressor": "zlib", "compress_above": 15},

@@ -17,6 +17,7 @@ from celeriac.django.cache import CeleriacCache
 
 _SERIALIZERS = {"json": JSONSerializer, "msgpack": MSGPackSerializer}
 _RUN = os.environ["CELERIAC_TEST_RUN"]
+_STORES = os.environ["CELERIAC_TEST_STORES"]
 
 
 class Client:
@@ -40,7 +41,7 @@ def caches(**options: Any) -> dict[str, Any]:
     def alias(name: str, **more: Any) -> dict[str, Any]:
         return {
             "BACKEND": "shim.Backend",
-            "LOCATION": f"shm://t-redis-{_RUN}-{name}",
+            "LOCATION": f"{_STORES}t-redis-{_RUN}-{name}",
             "OPTIONS": {**options, **more.pop("OPTIONS", {"memory": "32M"})},
             **more,
         }
