@@ -257,7 +257,7 @@ std::uint32_t Eviction::segment_of(std::uint64_t block) {
 
 std::vector<std::uint64_t> Eviction::window(std::uint64_t bytes, Fit fit, OwnerTag me) {
   const auto is_segment = [this](std::uint64_t block) { return segment_of(block) != 0; };
-  const auto blocks = base_.heap.window(bytes, fit, is_segment, me);
+  auto blocks = base_.heap.window(bytes, fit, is_segment, me);
   // The spare ones are in the way, maybe: for a value half as large as memory, four are enough.
   if (!blocks.empty() || !segments_.give_up_spares(me)) return blocks;
   return base_.heap.window(bytes, fit, is_segment, me);
