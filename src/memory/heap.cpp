@@ -307,16 +307,15 @@ void Heap::sweep(OwnerTag me) {
   if (guard.held()) sweep_locked();
 }
 
-std::vector<std::uint64_t> Heap::rebuild(std::uint64_t least, std::uint64_t most) {
+LiveBlocks Heap::rebuild() {
+  strange_ = 0;
   sweep_locked();  // nobody else: no mutex
-  std::vector<std::uint64_t> found;
+  LiveBlocks found(strange_ != 0);
   for (std::uint64_t offset = layout::kBlocks; offset < arena_.size();) {
     const layout::BlockHeader* b = block(offset);
     const std::uint64_t bytes = b == nullptr ? 0 : sizes_of(*b).own * 16;
     if (bytes < kMinimumBlockUnits * 16) break;
-    const std::uint64_t room = bytes - sizeof(layout::BlockHeader);
-    const bool live = load(b->word).state() == kBlockLive;
-    if (live && room >= least && room < most) found.push_back(offset);
+    if (load(b->word).state() == kBlockLive) found.add(offset, offset + bytes);
     offset += bytes;
   }
   return found;
@@ -346,6 +345,7 @@ void Heap::sweep_walk(bool listing) {
   bool unreaped = false;       // somebody is dead, but not reaped yet: sweep again then
   std::uint64_t run = 0;       // free block being enlarged, 0 = none
   std::uint64_t previous = 0;  // units of the block before
+  std::uint64_t before = 0;    // the same, as it was met
   const std::uint64_t end = arena_.size();
   const auto close = [&] {
     if (run == 0) return;
@@ -363,10 +363,13 @@ void Heap::sweep_walk(bool listing) {
     if (sizes.own < kMinimumBlockUnits || sizes.own * 16 > end - offset) {
       // Damaged by a stray write. What lies behind can't be walked any more: keep it out of use.
       arena_.header().corrupt.fetch_add(1, std::memory_order_relaxed);
+      ++strange_;
       sizes.own = std::min((end - offset) / 16, kMaximumBlockUnits);
       sizes.side = Side::kOpen;
       b->word.store(TaggedWord::make(kBlockLive, {}, 0).bits, std::memory_order_relaxed);
     }
+    if (sizes.previous != 0 && sizes.previous != before) ++strange_;
+    before = sizes.own;
     TaggedWord w = load(b->word);
     if (left_by_the_dead(w)) unreaped = true;
     if (sweepable(w)) {

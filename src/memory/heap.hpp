@@ -66,6 +66,7 @@
 #include "arena/arena.hpp"
 #include "arena/owners.hpp"
 #include "memory/block_states.hpp"
+#include "memory/live_blocks.hpp"
 #include "platform/status.hpp"
 #include "sync/owner_mutex.hpp"
 #include "sync/tagged_word.hpp"
@@ -161,10 +162,8 @@ class Heap {
   // Frees what dead and reaped owners left and rebuilds the free lists.
   // Crash-safe: idempotent; a dead sweeper's work is done again.
   void sweep(OwnerTag me);
-  // Sweeps, and names the live blocks with `least` to less than `most` bytes of payload, in order:
-  // what a walk by sizes meets, so that a block which another's damaged size covers isn't among
-  // them. REQUIRES: nobody else uses the arena. Crash-safe: idempotent.
-  std::vector<std::uint64_t> rebuild(std::uint64_t least, std::uint64_t most);
+  // Sweeps, and says what is there. REQUIRES: nobody else uses the arena. Crash-safe: idempotent.
+  LiveBlocks rebuild();
   // A sweep would find something. Crash-safe: one store.
   void mark_dirty() { control_.dirty.store(1, std::memory_order_release); }
   bool dirty() const { return control_.dirty.load(std::memory_order_acquire) != 0; }
@@ -234,6 +233,7 @@ class Heap {
   Arena& arena_;
   const Owners& owners_;
   layout::HeapControl& control_;
+  std::uint64_t strange_ = 0;  // what sweeps met that no whole heap has
 };
 
 }  // namespace celeriac

@@ -158,18 +158,16 @@ void Lanes::give_back(layout::QueueRecord& q, OwnerTag me) {
   }
 }
 
-std::unordered_set<std::uint64_t> Lanes::blocks() {
-  const std::uint64_t least = aligned_bytes(sizeof(layout::Lane));
-  const auto found = base_.heap.rebuild(least, least + 256);  // what may be left at a block's end
-  return {found.begin(), found.end()};
-}
-
-void Lanes::rebuild(layout::QueueRecord& q, std::unordered_set<std::uint64_t>* blocks) {
+void Lanes::rebuild(layout::QueueRecord& q, const LiveBlocks& live,
+                    std::unordered_set<std::uint64_t>* taken) {
+  constexpr std::uint64_t kBytes = aligned_bytes(sizeof(layout::Lane));
   for (std::uint32_t p = 0; p < layout::kPriorities; ++p) {
     const std::uint64_t block = q.lanes[p].load(std::memory_order_acquire);
     if (block == 0) continue;
     layout::Lane* l = lane(q, static_cast<std::uint8_t>(p));
-    if (l == nullptr || blocks->erase(block) == 0) {
+    // As large as a lane is, but for what may be left at a block's end; and no other's.
+    if (l == nullptr || !live.has(block) || base_.heap.room(block) >= kBytes + 256 ||
+        !taken->insert(block).second) {
       abandon_lane(q, static_cast<std::uint8_t>(p));
       continue;
     }

@@ -98,13 +98,11 @@ class Lanes {
   // Crash-safe: L3; a lane taken off and not freed is settled by whoever makes one next.
   void give_back(layout::QueueRecord& q, OwnerTag me);
 
-  // Blocks of the heap that a lane could be in. REQUIRES: nobody else uses the arena.
-  // Crash-safe: as a sweep of the heap.
-  std::unordered_set<std::uint64_t> blocks();
-  // Empties every lane of the queue; what isn't one of `blocks` is forgotten. What is a lane is
-  // taken out of them, so that it is nobody else's too.
+  // Empties every lane of the queue; what isn't in a live block is forgotten. `taken`: blocks that
+  // are lanes already, so that they are nobody else's too.
   // REQUIRES: nobody else uses the arena. Crash-safe: idempotent.
-  void rebuild(layout::QueueRecord& q, std::unordered_set<std::uint64_t>* blocks);
+  void rebuild(layout::QueueRecord& q, const LiveBlocks& live,
+               std::unordered_set<std::uint64_t>* taken);
 
   // Hints may have been lost: have every lane of the queue refilled. Crash-safe: idempotent.
   void distrust(layout::QueueRecord& q);

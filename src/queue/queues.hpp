@@ -118,9 +118,10 @@ class Queues {
   bool maybe_ready(const QueueRef& q) const { return Lanes::maybe_ready(*q.record); }
 
   // Makes all hints anew: timers, lanes, which of them have something; counts by distrusting them.
+  // Where blocks may be hidden (memory/live_blocks.hpp), forgets what leads to those.
   // REQUIRES: nobody else uses the arena (arena/owners.hpp, O4).
   // Crash-safe: idempotent, and run again by the next who comes in alone.
-  void rebuild();
+  void rebuild(const LiveBlocks& live);
 
   // The repairer: everything that dead owners left in queues. Crash-safe: idempotent.
   void repair(const DeadOwners& dead);

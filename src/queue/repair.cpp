@@ -252,14 +252,18 @@ void Queues::repair(const DeadOwners& dead) {
   if (dead.interrupted()) slots_.recount_used();
 }
 
-void Queues::rebuild() {
+void Queues::rebuild(const LiveBlocks& live) {
   directory_.counts_dirty().store(1, std::memory_order_release);
+  if (live.strange()) {
+    slots_.forget(live);
+    timers_.forget(live);
+  }
   timers_.rebuild_alone();
-  std::unordered_set<std::uint64_t> blocks = lanes_.blocks();
+  std::unordered_set<std::uint64_t> taken;
   for (std::uint32_t i = 0; i < directory_.high(); ++i) {
     layout::QueueRecord* q = directory_.at(i);
     if (q == nullptr) continue;
-    lanes_.rebuild(*q, &blocks);
+    lanes_.rebuild(*q, live, &taken);
     for (layout::Word& w : q->active) w.store(0, std::memory_order_relaxed);
   }
   CELERIAC_CRASH_POINT("queue.rebuild.lanes");

@@ -28,7 +28,7 @@ SlotRef Slots::scan(std::uint32_t from, std::uint32_t steps, std::uint32_t n, Ow
   for (std::uint32_t k = 0; k < steps; ++k) {
     i = i + 1 < n ? i + 1 : 0;
     layout::Slot* s = at(i);
-    if (s == nullptr) return {};
+    if (s == nullptr) continue;  // its chunk was lost
     const TaggedWord w = load(s->word);
     if (w.state() != kSlotFree) continue;
     if (!change(s->word, w, TaggedWord::make(kSlotWriting, me, w.generation() + 1))) continue;
@@ -124,6 +124,22 @@ void Slots::settle(OwnerTag me) {
     base_.heap.release(block, me);
   }
   pending.store(0, std::memory_order_release);
+}
+
+void Slots::forget(const LiveBlocks& live) {
+  const auto lost = [this](layout::Word& leads_there) {
+    leads_there.store(0, std::memory_order_release);
+    base_.arena.header().corrupt.fetch_add(1, std::memory_order_relaxed);
+  };
+  for (std::uint32_t c = 0; c < chunks(); ++c) {
+    layout::Word& at = directory_.offsets[c];
+    const std::uint64_t block = at.load(std::memory_order_relaxed);
+    if (block != 0 && !live.holds(aligned_object(block), kChunkBytes)) lost(at);
+  }
+  each([&](std::uint32_t, layout::Slot& s, TaggedWord) {
+    const std::uint64_t body = s.body.load(std::memory_order_relaxed);
+    if (body != 0 && !live.has(body)) lost(s.body);
+  });
 }
 
 void Slots::recount_used() {

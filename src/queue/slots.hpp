@@ -88,6 +88,10 @@ class Slots {
   // Crash-safe: Q3; whoever repairs after a death in here does the rest.
   void reclaim(layout::Slot& slot, TaggedWord word, OwnerTag freer);
 
+  // Chunks and bodies that are hidden in the heap: messages that are damaged, or gone.
+  // REQUIRES: nobody else uses the arena. Crash-safe: idempotent.
+  void forget(const LiveBlocks& live);
+
   // Counts the slots in use anew, after a death: a hint again.
   // Crash-safe: one store.
   void recount_used();

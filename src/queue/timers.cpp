@@ -146,6 +146,14 @@ void Timers::rebuild(OwnerTag me) {
   }
 }
 
+void Timers::forget(const LiveBlocks& live) {
+  const std::uint64_t block = timers_.entries.load(std::memory_order_relaxed);
+  if (block == 0 || live.has(block)) return;
+  timers_.entries.store(0, std::memory_order_relaxed);
+  timers_.capacity.store(0, std::memory_order_relaxed);
+  timers_.count.store(0, std::memory_order_relaxed);
+}
+
 void Timers::rebuild_alone() {
   const std::vector<layout::TimerEntry> found = delayed();
   distrust();

@@ -97,6 +97,12 @@ class Cache {
   void each(std::uint32_t space, OwnerTag me,
             const std::function<bool(std::string_view key, const ValueBuffer& value)>& visit);
 
+  // Forgets what is hidden in the heap. REQUIRES: nobody else uses the arena.
+  // Crash-safe: idempotent.
+  void forget(const LiveBlocks& live) {
+    segments_.forget(live);
+    index_.forget(live);
+  }
   // Repairs the shards whose mutex a dead owner holds, so that counts are right before anybody
   // writes there. Thread-safe. Crash-safe: idempotent; whoever locks such a shard does the same.
   void repair(OwnerTag me);

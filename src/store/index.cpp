@@ -406,6 +406,30 @@ void Index::repair(std::uint32_t shard_index, OwnerTag me) {
   recount(shard_index);
 }
 
+void Index::forget(const LiveBlocks& live) {
+  for (std::uint32_t i = 0; i < layout::kShardCount; ++i) {
+    std::uint64_t lost = 0;
+    const auto forgotten = [&](layout::Word& leads_there, std::uint64_t block) {
+      if (block == 0 || live.has(block)) return;
+      leads_there.store(0, std::memory_order_release);
+      ++lost;
+    };
+    layout::Word& table = shard(i).table;
+    forgotten(table, TableWord{table.load(std::memory_order_relaxed)}.block());
+    const TableWord t{table.load(std::memory_order_relaxed)};
+    layout::Bucket* b = buckets(t);
+    for (std::uint64_t bucket = 0; b != nullptr && bucket < t.size(); ++bucket) {
+      for (layout::Word& way : b[bucket].ways) {
+        const IndexWord w{way.load(std::memory_order_relaxed)};
+        if (!w.free() && w.location().pinned()) forgotten(way, w.location().block());
+      }
+    }
+    if (lost == 0) continue;
+    base_.arena.header().corrupt.fetch_add(lost, std::memory_order_relaxed);
+    recount(i);
+  }
+}
+
 void Index::drop(std::uint32_t shard_index, layout::Word& way) {
   way.store(0, std::memory_order_release);
   base_.arena.header().corrupt.fetch_add(1, std::memory_order_relaxed);

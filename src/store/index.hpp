@@ -129,6 +129,10 @@ class Index {
   std::uint64_t hash(std::uint32_t space, std::string_view key);
   std::uint64_t hash_of(const EntryPlace& place, const EntryHead& head);
 
+  // Tables, and entries of tables, that are hidden in the heap. REQUIRES: nobody else uses the
+  // arena. Crash-safe: idempotent.
+  void forget(const LiveBlocks& live);
+
   // Everything below REQUIRES the shard's mutex.
 
   // After taking the mutex from the dead. Crash-safe: idempotent.

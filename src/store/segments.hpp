@@ -178,8 +178,12 @@ class Segments {
   void blank_records(std::uint64_t block);
   // After taking the mutex from the dead. Crash-safe: idempotent.
   void repair(OwnerTag me);
+  // Records, and blocks that they lead to, that are hidden in the heap (memory/live_blocks.hpp).
+  // REQUIRES: nobody else uses the arena. Crash-safe: idempotent.
+  void forget(const LiveBlocks& live);
 
  private:
+  void relink();
   Reserved reserve_at(std::uint32_t number, layout::SegmentRecord& r, const EntryHead& head,
                       std::uint64_t at, OwnerTag me);
   std::uint32_t new_record(OwnerTag me);

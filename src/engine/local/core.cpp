@@ -17,7 +17,11 @@ LocalCore::LocalCore(std::unique_ptr<Arena> arena, std::unique_ptr<Owners> owner
       queues_(base_),
       watcher_(arena_->path() + "/owners.lock", [this] { return recovery_.run(); }) {
   owners_->set_recover([this] { recovery_.run(); });
-  owners_->set_rebuild([this] { queues_.rebuild(); });
+  owners_->set_rebuild([this] {
+    const LiveBlocks live = heap_.rebuild();
+    if (live.strange()) cache_.forget(live);
+    queues_.rebuild(live);
+  });
   recovery_.add([this](const DeadOwners& dead) {
     if (dead.interrupted()) heap_.mark_dirty();
     queues_.repair(dead);
