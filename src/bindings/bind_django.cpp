@@ -62,7 +62,7 @@ DjangoCalls& calls(PyObject* self) { return *reinterpret_cast<DjangoCalls*>(self
 // Zero when CPython has given the class none; then nothing is known of its changes.
 unsigned class_version(PyObject* self) {
   const PyTypeObject* type = Py_TYPE(self);
-#ifdef Py_TPFLAGS_VALID_VERSION_TAG
+#if PY_VERSION_HEX < 0x030D0000  // since 3.13 a tag is valid if it isn't zero
   if (PyType_HasFeature(Py_TYPE(self), Py_TPFLAGS_VALID_VERSION_TAG) == 0) return 0;
 #endif
   return type->tp_version_tag;
