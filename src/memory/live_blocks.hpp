@@ -1,4 +1,4 @@
-// What a walk over the heap by sizes meets while nobody else uses the arena: the blocks that are there.
+// What a walk over the heap by sizes meets while nobody else uses the arena: the blocks there are.
 //
 // A size that a stray write has changed hides blocks from the walk, and shows free ones where there
 // are none. What is hidden still looks like a block to who is led there by another word, and its

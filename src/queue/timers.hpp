@@ -32,7 +32,8 @@ class Timers {
   std::uint64_t next_due() const { return timers_.next_due.load(std::memory_order_seq_cst); }
   // Some delayed slot may be missing: look at the slots at the next due(). Crash-safe: two stores.
   void distrust();
-  // The heap's block, if it is hidden. As for rebuild_alone(), which is to follow.
+  // Their block, if it is hidden in the heap; rebuild_alone() is to follow.
+  // REQUIRES: nobody else uses the arena. Crash-safe: idempotent.
   void forget(const LiveBlocks& live);
   // The same at once, as far as that needs no memory. REQUIRES: nobody else uses the arena.
   // Crash-safe: idempotent.

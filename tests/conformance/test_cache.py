@@ -343,11 +343,13 @@ def test_namespaces_are_apart(store: Store) -> None:
     assert (a.get("k"), b.get("k"), table.get("k")) == (None, 2, 3)
 
 
-def test_clear_empties_one_namespace(store: Store) -> None:
-    a, b, table, queue = store.cache("a"), store.cache("b"), store.table("c"), store.queue("q")
+def test_clear_empties_one_namespace(store: Store, engine: str) -> None:
+    a, b, table = store.cache("a"), store.cache("b"), store.table("c")
     for space in (a, b, table):
         space.set_many({str(i): i for i in range(100)})
-    queue.put(b"m")
+    queue = None if engine == "file" else store.queue("q")
+    if queue is not None:
+        queue.put(b"m")
     a.clear()
     assert len(a) == 0
     assert a.get_many(str(i) for i in range(100)) == {}
@@ -359,7 +361,7 @@ def test_clear_empties_one_namespace(store: Store) -> None:
     for other in (b, table):
         assert len(other) == 100
         assert other.get_many(str(i) for i in range(100)) == {str(i): i for i in range(100)}
-    assert queue.counts().ready == 1
+    assert queue is None or queue.counts().ready == 1
     table.clear()
     assert len(table) == 0
     assert len(b) == 100
