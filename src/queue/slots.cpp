@@ -136,9 +136,13 @@ void Slots::forget(const LiveBlocks& live) {
     const std::uint64_t block = at.load(std::memory_order_relaxed);
     if (block != 0 && !live.holds(aligned_object(block), kChunkBytes)) lost(at);
   }
-  each([&](std::uint32_t, layout::Slot& s, TaggedWord) {
+  each([&](std::uint32_t, layout::Slot& s, TaggedWord w) {
     const std::uint64_t body = s.body.load(std::memory_order_relaxed);
-    if (body != 0 && !live.has(body)) lost(s.body);
+    if (body == 0 || live.has(body)) return;
+    // Of one that a dead process was writing or giving back, the sweep has taken the body.
+    const bool unfinished = w.state() == kSlotWriting || w.state() == kSlotReclaim;
+    if (unfinished) s.body.store(0, std::memory_order_release);
+    if (!unfinished) lost(s.body);
   });
 }
 
