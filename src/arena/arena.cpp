@@ -121,6 +121,7 @@ Status Arena::try_open(const ArenaOptions& options, bool* vanished) {
     if (file) {
       file_ = file.take();
       if (!named && is_of_an_earlier_boot(file_.get())) {
+        if (!options.create) return absent();  // who only looks leaves it to those who use it
         finish_destruction();
         continue;
       }

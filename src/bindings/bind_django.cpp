@@ -405,7 +405,8 @@ PyMethodDef* bound_methods() {
   static PyMethodDef all[] = {
       fast_method("has_key", &as_function<&checked<&has_key>>,
                   "has_key($self, key, version=None)\n--\n\n"
-                  "Whether the key is there, whatever its value."),
+                  "Whether the key is there, with a value or as that of a `lock` that somebody "
+                  "holds."),
       fast_method("incr", &as_function<&checked<&incr>>,
                   "incr($self, key, delta=1, version=None, *, ignore_key_check=False)\n--\n\n"
                   "Add to an integer in one step, and return the sum. The timeout stays.\n\n"

@@ -124,6 +124,10 @@ def test_after_a_reboot_it_begins_anew(path: Path, url: str) -> None:
         with celeriac.connect(url) as store:
             assert store.cache().get("k") == "v"
         patch(path / "arena", 40, lambda value: value ^ 1)  # the boot's id
+        before = (path / "arena").read_bytes()
+        with pytest.raises(celeriac.StoreNotFound):
+            celeriac.connect(url, create=False)
+        assert (path / "arena").read_bytes() == before, "who only looks removes nothing"
 
 
 def test_who_come_together_after_a_reboot_share_one(path: Path, url: str) -> None:

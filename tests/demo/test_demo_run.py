@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
 import signal
 import struct
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-import celeriac
 
 pytestmark = pytest.mark.worker
 
@@ -29,11 +29,13 @@ class Run:
     """A demo in a directory of its own, and the traces that it may leave on the machine.
 
     Every process of the demo inherits the mark, so those that stay can be found. Temporary files
-    go to a directory that is empty before and must be empty afterwards.
+    go to a directory that is empty before and must be empty afterwards, and stores to one of their
+    own, since another demo may run on this machine or have been killed with its watchdog.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, stores: Path) -> None:
         self.directory = directory
+        self.directory_of_stores = stores
         self.mark = secrets.token_hex(8)
         self.temporary = directory / "temporary"
         self.temporary.mkdir()
@@ -43,7 +45,12 @@ class Run:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "celeriac.cli", "demo", *arguments],
             cwd=self.directory,
-            env={**os.environ, MARK: self.mark, "TMPDIR": str(self.temporary)},
+            env={
+                **os.environ,
+                MARK: self.mark,
+                "TMPDIR": str(self.temporary),
+                "CELERIAC_SHM_DIR": str(self.directory_of_stores),
+            },
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -79,7 +86,11 @@ class Run:
         while list(self.temporary.iterdir()) and time.monotonic() < deadline:
             time.sleep(0.05)
         assert list(self.temporary.iterdir()) == []
-        assert stores() == []
+        assert self.stores() == []
+
+    def stores(self) -> list[str]:
+        """The stores that the demo has made and not removed."""
+        return [path.name for path in self.directory_of_stores.glob("celeriac-*/*")]
 
 
 def retries_of_events(events: int) -> int:
@@ -91,21 +102,15 @@ def retries_of_events(events: int) -> int:
     return retries
 
 
-def stores() -> list[str]:
-    """The demo stores on this machine."""
-    with celeriac.connect(f"shm://t-{secrets.token_hex(6)}") as store:
-        stores_of_user = Path(store.path).parent
-        store.destroy(force=True)
-    return [path.name for path in stores_of_user.glob("celeriac-demo-*")]
-
-
 @pytest.fixture
 def demo(tmp_path: Path) -> Iterator[Run]:
-    run = Run(tmp_path)
+    stores = Path(tempfile.mkdtemp(prefix="celeriac-test-", dir="/dev/shm"))
+    run = Run(tmp_path, stores)
     yield run
     if run.process:
         run.process.kill()
         run.process.communicate()
+    shutil.rmtree(stores)
 
 
 @pytest.mark.slow
@@ -151,7 +156,7 @@ def test_interrupted_in_the_middle(demo: Run, number: signal.Signals) -> None:
     demo.wait_for_load()
     names = " ".join(demo.processes())
     assert all(name in names for name in ("gunicorn", "worker", "beat", "celeriac.demo.load"))
-    assert len(stores()) == 1
+    assert len(demo.stores()) == 1
     process.send_signal(number)
     output, progress = process.communicate(timeout=60)
     assert process.returncode == 128 + number, output + progress

@@ -289,11 +289,11 @@ def open_broker(url: str, options: dict[str, Any]) -> Broker:
         ConfigurationError: the URL or an option is wrong, or its engine does not exist.
         CeleriacError: the store can't be opened; see :func:`celeriac.connect`.
     """
-    if parse_url(url, **options).is_file:
-        raise ConfigurationError(f"{url}: {NO_QUEUES}")
     key = (url, repr(sorted(options.items())))
     with _lock:
         broker = _brokers.get(key)
         if broker is None or not broker.usable():
+            if parse_url(url, **options).is_file:
+                raise ConfigurationError(f"{url}: {NO_QUEUES}")
             broker = _brokers[key] = Broker(celeriac.connect(url, **options))
         return broker

@@ -55,9 +55,8 @@ def clear_all(store: celeriac.Store) -> None:
     def ours(name: str) -> bool:
         return name in (NAMESPACE, OTHERS) or name.startswith(f"{NAMESPACE}:")
 
-    open_space(store, None, {})._spoil_flights(
-        lambda name, key: ours(name)
-    )  # and those kept in OTHERS
+    # Also of those that are kept in OTHERS.
+    open_space(store, None, {})._spoil_flights(lambda name, key: ours(name))
     for name in store.caches():
         if ours(name):
             store.cache(name, overflow=None if name == OTHERS else OTHERS)._clear_alone()
