@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+# What the extension imports while it is initialized, before it: a Ctrl-C during such an import
+# would end as an ImportError.
+import pickle  # noqa: F401
+
 from celeriac.cache import Cache, CacheStats
 from celeriac.decorators import cached, evict
 from celeriac.errors import (
