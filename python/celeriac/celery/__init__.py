@@ -13,7 +13,8 @@ The package reads from the bottom up: ``register`` (names), ``errors`` and ``opt
 (what users catch and set), ``messages`` (the frame on the wire), ``routing`` (exchanges and
 bindings), ``broker`` (one store seen as a broker), ``qos`` and ``channel`` (what kombu calls),
 ``poller`` (waiting, event loop), ``transport`` (the class behind the URL), ``worker`` (the few
-places where Celery asks for a transport by its name), ``results`` (the result backend).
+places where Celery asks for a transport by its name), ``waiting`` (for results), ``chords`` and
+``chord_watch`` (their callbacks, whoever dies), ``results`` (the result backend).
 """
 
 from __future__ import annotations
