@@ -99,6 +99,8 @@ class Waiting:
             on_interval=on_interval,
         ):
             result._maybe_set_cache(meta)
+            if on_interval is not None:
+                on_interval()  # where Celery raises the error of a task before this one, first
             return result.maybe_throw(propagate=propagate, callback=callback)
         raise TimeoutError("The operation timed out.")
 
