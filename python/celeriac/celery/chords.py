@@ -55,6 +55,7 @@ seen by others and goes with the header.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count
@@ -82,6 +83,9 @@ logger = get_logger(__name__)
 
 #: The table of intents.
 PARTS = "celeriac.celery.parts"
+
+#: Seconds that a lost child's task may wait for another process to carry out what it wrote down.
+SETTLE_SECONDS = 1.0
 
 #: How a result begins that is there for the callback only.
 HIDDEN = b"I"
@@ -376,6 +380,16 @@ class Chords:
             if value[1] == main and not self.is_alive(value[0]):
                 found += self._take_over(bytes_to_str(key), value[0])
         return found
+
+    def settle(self, task_id: str) -> None:
+        """Before a task is said to have failed since its process was lost: what that has written
+        down comes first, and where another carries it out now, that is waited for, a moment."""
+        self.recover()
+        ends = time.monotonic() + SETTLE_SECONDS
+        while time.monotonic() < ends and not self._intent:
+            if all(value[3] != task_id for _, value in self.parts.items()):
+                return
+            time.sleep(0.001)
 
     def _take_over(self, key: str, owner: str) -> bool:
         value, version = self.parts.get_versioned(key)

@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any
 
 from celery import states
 from celery.backends.base import KeyValueStoreBackend
-from celery.exceptions import BackendStoreError
+from celery.exceptions import BackendStoreError, WorkerLostError
 from kombu.serialization import loads
 from kombu.utils.encoding import bytes_to_str
 
@@ -334,8 +334,8 @@ class ResultBackend(Waiting, KeyValueStoreBackend):
         if not (request and (request.chord or request.chain)):
             self.fail(task_id, exc, traceback, request, store_result, call_errbacks, state)
             return
-        # When a child of the pool was lost, it may have written down that the part is done.
-        self.chords.recover()
+        if isinstance(exc, WorkerLostError):
+            self.chords.settle(task_id)
         fields = {name: getattr(request, name, None) for name in FIELDS}
         error = self.encode_result(exc, state)
         meta = {"status": state, "result": error, "traceback": traceback}
