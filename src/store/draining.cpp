@@ -372,6 +372,25 @@ std::uint64_t Eviction::drop_expired_blocks(OwnerTag me) {
   return freed;
 }
 
+void Eviction::sweep_on(std::uint32_t shard_index, SweptBucket* left, OwnerTag me) {
+  layout::Shard& shard = index_.shard(shard_index);
+  const TableWord t{shard.table.load(std::memory_order_relaxed)};
+  layout::Bucket* buckets = index_.buckets(t);
+  if (buckets == nullptr) return;
+  const std::uint64_t at = shard.hand.load(std::memory_order_relaxed) % t.size();
+  shard.hand.store(at + 1, std::memory_order_relaxed);
+  for (std::size_t i = 0; i < left->size(); ++i) {
+    layout::Word& way = buckets[at].ways[i];
+    Found entry{&way, {way.load(std::memory_order_relaxed)}, {}, {}};
+    if (entry.word.free() || !entry.word.location().pinned()) continue;
+    if (!index_.entry(entry.word, &entry.place, &entry.head)) continue;
+    if (index_.present(entry.word, entry.head)) continue;
+    count_out(entry, me);
+    (*left)[i] = index_.unlink(shard_index, &way, me);
+    CELERIAC_CRASH_POINT("eviction.sweep.one");
+  }
+}
+
 bool Eviction::drop_absent(OwnerTag me) {
   const OperationScope operation(base_.owners.record(me.slot));
   // Before the first look: what is linked later is of these generations or later ones (N7).

@@ -285,6 +285,18 @@ def test_tasks_and_threads_together(url: str, waiting: Until) -> None:
     asyncio.run(main())
 
 
+def test_failures_that_nobody_waits_for_leave_nothing(store: Store, cache: Cache) -> None:
+    """Or a client that asks for what isn't there would fill the store."""
+
+    def fail() -> None:
+        raise Unavailable("database", retry_after=1)
+
+    for i in range(50):
+        with pytest.raises(Unavailable):
+            cache.get_or_set(f"user {i}", fail)
+    assert store.stats()["tables"][single_flight.TABLE]["entries"] == 0
+
+
 def test_failures_are_forgotten(
     store: Store, cache: Cache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
