@@ -12,7 +12,7 @@ namespace celeriac {
 namespace {
 
 constexpr std::uint64_t kMostBytes = 1ULL << 32U;  // a walk over more is over nonsense
-constexpr std::uint64_t kHalf = 1ULL << 31U;       // of a log, as a share
+constexpr std::uint64_t kRecent = 3ULL << 29U;     // three eighths of a log, as a share
 
 void copy_across(char* to, const char* from, std::uint64_t n) {
   std::uint64_t buffer[32];
@@ -106,7 +106,7 @@ void Eviction::judge(std::uint32_t number, Found& entry, const Place& place, Fat
     return;
   }
   if (!absent && fate == Fate::kPolicy && frequency > 0) {
-    const bool recent = segments_.log(at.log).small_share.load(std::memory_order_relaxed) > kHalf;
+    const bool recent = segments_.log(at.log).small_share.load(std::memory_order_relaxed) > kRecent;
     const bool main = at.queue == kMainQueue || (frequency >= 2 && !recent);
     const unsigned left = at.queue == kMainQueue && !recent ? frequency - 1 : 0;
     if (relocate(number, entry, place, main ? kMainQueue : kSmallQueue, left, fate, me)) return;

@@ -14,7 +14,7 @@
 //   the share              begins at 10 %; a hit in the ghost of small raises it by
 //                          max(1, |ghost of main| / |ghost of small|) entries, a hit in the ghost
 //                          of main lowers it likewise; 1 % to 99 %
-//   more than half         of the log is the small queue's: what was read last counts more than
+//   more than 3/8          of the log are the small queue's: what was read last counts more than
 //                          what was read often. So nothing goes from its end to the main queue,
 //                          and a second round begins from frequency 0 in either.
 //   a new value            stays in its key's queue, with its key's frequency
