@@ -15,9 +15,10 @@ the process, by a name that the store can ask after, and the flight.
   has come meanwhile, and sleep until the count changes: by the delete, or because the store wakes
   all sleepers when a process dies. There is no polling, and no wait outlasts its deadline.
 - A flight that failed is named with its error, for a few seconds, if somebody waits for it: those
-  who waited for this very flight raise the same (`flight_errors.py`), as in Go's singleflight; were they to compute one
-  after the other, the last would wait for as many failures as there are callers. An error that
-  can't be handed on lets them compute all at once. Who comes later finds no flight, and takes off.
+  who waited for this very flight raise the same (`flight_errors.py`), as in Go's singleflight; were
+  they to compute one after the other, the last would wait for as many failures as there are
+  callers. An error that can't be handed on lets them compute all at once. Who comes later finds no
+  flight, and takes off.
 - F1  At most one living process is named at a time, so at most one computes within `wait`. Who has
   waited longer computes without a flight: a function that never returns holds up nobody for ever.
 - F2  Killed at any instruction: the entry names a dead process, which the first to look replaces.
@@ -147,13 +148,13 @@ class Flights:
                     if mark == awaited.encode():
                         return Failed(flight_errors.read(error))
                 elif self._store.is_alive(str(other).partition(" ")[0]):
-                    mark = str(other).removesuffix(AWAITED)
+                    theirs = str(other).removesuffix(AWAITED)
                     with suppress(NotEnoughMemory):  # then it fails unheard
-                        if mark == other and not self._table.compare_and_set(
-                            key, version, mark + AWAITED, LONGEST
+                        if theirs == other and not self._table.compare_and_set(
+                            key, version, theirs + AWAITED, LONGEST
                         ):
                             continue  # it has ended, or another was first to say so
-                    return InTheAir(mark)
+                    return InTheAir(theirs)
                 if self._table.compare_and_set(key, version, flight.mark, LONGEST):
                     flight.ends = ends
                     return flight

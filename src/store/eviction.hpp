@@ -114,10 +114,10 @@ class Eviction {
   // Crash-safe: entry by entry, as delete.
   bool drop_absent(OwnerTag me);
 
+  using SweptBucket = std::array<Leftover, std::size(layout::Bucket{}.ways)>;
   // Unlinks what has expired in one more bucket of the shard, if it is a table's: what nobody asks
   // for again goes as others come. REQUIRES: the shard's mutex. Thread-safe.
-  // Crash-safe: entry by entry, as delete; what isn't in `left` yet is found by a sweep of the heap.
-  using SweptBucket = std::array<Leftover, std::size(layout::Bucket{}.ways)>;
+  // Crash-safe: entry by entry, as delete; what wasn't collected is found by a sweep of the heap.
   void sweep_on(std::uint32_t shard, SweptBucket* left, OwnerTag me);
 
   // An entry that is linked and goes is counted as evicted or expired; one that was cleared, or set
