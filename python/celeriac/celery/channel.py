@@ -284,6 +284,17 @@ class Channel(virtual.Channel):
         if not routed and self.deadletter_queue:
             broker.publish(frame, "", self.deadletter_queue, priority=priority, delay=delay)
 
+    def publish_frame(self, frame: bytes, properties: dict[str, Any], queue: str) -> None:
+        """Put a frame that is made already into one queue. Thread-safe.
+
+        Raises:
+            CeleriacError: nothing was put.
+        """
+        priority = 0
+        if properties["priority"] or self.priority_order != "rabbitmq":
+            priority = self._get_message_priority({"properties": properties})
+        self.broker.publish(frame, "", queue, priority=priority)
+
     def _get_message_priority(self, message: dict[str, Any], reverse: bool = False) -> int:
         priority: int = super()._get_message_priority(message)
         if reverse != (self.priority_order == "redis"):

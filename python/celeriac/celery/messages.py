@@ -26,18 +26,27 @@ from typing import TYPE_CHECKING, Any
 
 from kombu import message as kombu_message
 from kombu.transport import virtual
-from kombu.utils.json import JSONEncoder, object_hook
+from kombu.utils.json import object_hook
+
+from celeriac.celery import fastjson
 
 if TYPE_CHECKING:
     from celeriac.queue import Message as NativeMessage
 
-__all__ = ["Message", "decode_frame", "encode_frame", "seconds_to_eta", "time_to_live"]
+__all__ = [
+    "Message",
+    "decode_frame",
+    "encode_frame",
+    "frame_of",
+    "seconds_to_eta",
+    "time_to_live",
+]
 
 MAGIC = 0xCE
 VERSION = 1
 
 _prefix = struct.Struct("<BBI")
-_dumps = JSONEncoder(separators=(",", ":")).encode
+_dumps = fastjson.encoder(",", ":")
 _loads_plain = JSONDecoder().decode
 _loads_typed = JSONDecoder(object_hook=object_hook).decode
 
@@ -51,21 +60,29 @@ def encode_frame(message: dict[str, Any], exchange: str, routing_key: str) -> by
     Raises:
         TypeError: a header or property is not JSON, or the body is neither bytes nor text.
     """
-    properties = message["properties"]
-    header = _dumps(
+    return frame_of(
         (
             message["content-type"],
             message["content-encoding"],
             message["headers"],
-            {k: v for k, v in properties.items() if k != "delivery_info"},
+            {k: v for k, v in message["properties"].items() if k != "delivery_info"},
             exchange,
             routing_key,
-        )
-    ).encode()
-    body = message["body"]
+        ),
+        message["body"],
+    )
+
+
+def frame_of(header: Header, body: bytes | str | None) -> bytes:
+    """Build the bytes for a queue. The header's properties hold no ``delivery_info``.
+
+    Raises:
+        TypeError: a header or property is not JSON, or the body is neither bytes nor text.
+    """
+    text = _dumps(header).encode()
     if isinstance(body, str):
         body = body.encode()
-    return b"".join((_prefix.pack(MAGIC, VERSION, len(header)), header, body or b""))
+    return b"".join((_prefix.pack(MAGIC, VERSION, len(text)), text, body or b""))
 
 
 def decode_frame(frame: bytes) -> tuple[Header, bytes]:

@@ -136,6 +136,11 @@ class Transport(virtual.Transport):
             raise TransportConnectionError("the connection is closed")
         return self._broker
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the connection is established, and neither closed nor collected."""
+        return self._broker is not None
+
     @operational
     def establish_connection(self) -> Any:
         """Open the store.

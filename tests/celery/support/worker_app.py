@@ -16,7 +16,9 @@ from kombu.common import Broadcast
 
 URL = f"celeriac+{os.environ['CELERIAC_TEST_URL']}"
 
-app = Celery("worker_app", broker=URL, backend=URL)
+app = Celery(
+    "worker_app", broker=URL, backend=URL, amqp=os.environ.get("CELERIAC_TEST_AMQP") or None
+)
 app.conf.update(
     broker_connection_retry_on_startup=True,
     task_queues=[Queue("celery"), Queue("other"), Broadcast("everyone")],
