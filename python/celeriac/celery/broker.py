@@ -40,7 +40,13 @@ if TYPE_CHECKING:
     from celeriac.queue import Queue
     from celeriac.store import Store
 
-__all__ = ["TRANSIENT_LENGTH", "Broker", "Declaration", "open_broker"]
+__all__ = ["CLAIM_SECONDS", "ONCE", "TRANSIENT_LENGTH", "Broker", "Declaration", "open_broker"]
+
+#: Property of a message of which only one may be delivered, of all that name the same occurrence.
+ONCE = "celeriac_once"
+
+#: Seconds in which a second message of an occurrence is known for one.
+CLAIM_SECONDS = 3600.0
 
 #: Messages kept in a queue that may lose some: events, control commands, broadcasts.
 TRANSIENT_LENGTH = 10_000
@@ -68,6 +74,8 @@ class Broker:
         self.consumers: Counter[str] = Counter()
         self._ttl_table = store.table("celeriac.celery.queues")
         self._ttls: dict[str, tuple[int, float | None]] = {}
+        self.beat = store.table("celeriac.celery.beat")
+        self._claims = store.table("celeriac.celery.once")
         self._handles: dict[str, Queue] = {}
         self._existing: dict[str, Queue] = {}
         self._declared: dict[str, Declaration] = {}
@@ -227,6 +235,17 @@ class Broker:
             else:
                 delivered += 1
         return delivered
+
+    def claim(self, occurrence: str, message: str) -> bool:
+        """Whether this message is the one to deliver of an occurrence; the first that asks is."""
+        claims = self._claims
+        if claims.add(occurrence, message, CLAIM_SECONDS):
+            return True
+        return bool(claims.get(occurrence, message) == message)
+
+    def claimed(self, occurrence: str) -> bool:
+        """Whether a message of that occurrence was delivered."""
+        return occurrence in self._claims
 
     def _forget_vanished(self, name: str, exchange: str) -> None:
         self._existing.pop(name, None)

@@ -21,6 +21,7 @@ from kombu.transport.base import to_rabbitmq_queue_arguments
 from kombu.utils.uuid import uuid
 
 from celeriac.celery import messages
+from celeriac.celery.broker import ONCE
 from celeriac.celery.errors import operational
 from celeriac.celery.messages import encode_frame, seconds_to_eta, time_to_live
 from celeriac.celery.qos import QoS
@@ -313,10 +314,15 @@ class Channel(virtual.Channel):
 
     def receive(self, queue: Queue, no_ack: bool) -> messages.Message | None:
         """Take the next message of a queue, or None. Without acknowledging it is done now."""
-        native = queue.get(timeout=0)
-        if native is None:
-            return None
-        message = messages.Message(native, self, next(self._delivery_tags))
+        while True:
+            native = queue.get(timeout=0)
+            if native is None:
+                return None
+            message = messages.Message(native, self, next(self._delivery_tags))
+            occurrence = message.properties.get(ONCE)
+            if occurrence is None or self.broker.claim(occurrence, f"{queue.name} {native.id}"):
+                break
+            native.ack()  # another message of the same occurrence was delivered
         if no_ack:
             native.ack()
         else:

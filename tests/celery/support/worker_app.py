@@ -29,7 +29,13 @@ app.conf.update(
     task_send_sent_event=True,
     worker_disable_prefetch=bool(os.environ.get("CELERIAC_TEST_DISABLE_PREFETCH")),
     beat_schedule=(
-        {"tick": {"task": "worker_app.note", "schedule": 1.0, "args": ("beat",)}}
+        {
+            "tick": {
+                "task": "worker_app.note",
+                "schedule": float(os.environ["CELERIAC_TEST_BEAT"]),
+                "args": ("beat",),
+            }
+        }
         if os.environ.get("CELERIAC_TEST_BEAT")
         else {}
     ),
