@@ -22,6 +22,7 @@ from kombu.utils.uuid import uuid
 
 from celeriac.celery import messages
 from celeriac.celery.broker import ONCE
+from celeriac.celery.dead_letters import EXPIRED, alarmed
 from celeriac.celery.errors import operational
 from celeriac.celery.messages import encode_frame, seconds_to_eta, time_to_live
 from celeriac.celery.qos import QoS
@@ -35,10 +36,14 @@ if TYPE_CHECKING:
 __all__ = ["Channel", "Subscription"]
 
 
+def _nothing() -> None:
+    """What is to be done when nothing is."""
+
+
 class Subscription:
     """One consumer: a queue, a callback, and whether messages need acknowledging."""
 
-    __slots__ = ("active", "callback", "channel", "no_ack", "queue", "tag")
+    __slots__ = ("active", "callback", "channel", "no_ack", "on_end", "queue", "tag")
 
     def __init__(
         self,
@@ -54,6 +59,7 @@ class Subscription:
         self.callback = callback
         self.no_ack = no_ack
         self.active = True
+        self.on_end: Callable[[], None] = _nothing
 
     def wants(self) -> bool:
         """Whether it may be given a message now."""
@@ -318,9 +324,18 @@ class Channel(virtual.Channel):
             native = queue.get(timeout=0)
             if native is None:
                 return None
+            broker = self.broker
+            if native.headers and broker.dead_letters.expired(native):
+                broker.dead_letters.bury(native, queue.name, EXPIRED)
+                continue
+            source = alarmed(native.body)
+            if source is not None:
+                broker.dead_letters.sweep(source)
+                native.ack()
+                continue
             message = messages.Message(native, self, next(self._delivery_tags))
             occurrence = message.properties.get(ONCE)
-            if occurrence is None or self.broker.claim(occurrence, f"{queue.name} {native.id}"):
+            if occurrence is None or broker.claim(occurrence, f"{queue.name} {native.id}"):
                 break
             native.ack()  # another message of the same occurrence was delivered
         if no_ack:
@@ -352,6 +367,7 @@ class Channel(virtual.Channel):
         self._tag_to_queue[tag] = queue
         self._active_queues.append(queue)
         self.broker.consumers[queue] += 1
+        subscription.on_end = self.broker.in_use(queue)
         self.connection.subscribe(subscription)
         return tag
 
@@ -365,6 +381,7 @@ class Channel(virtual.Channel):
         self._active_queues.remove(queue)
         subscription.active = False
         self.connection.unsubscribe(subscription)
+        subscription.on_end()
         broker = self.broker
         broker.consumers[queue] -= 1
         if broker.consumers[queue] > 0:
