@@ -49,6 +49,7 @@ import celeriac
 from celeriac.celery.dead_letters import DeadLetters
 from celeriac.celery.queue_arguments import Arguments, ArgumentTable
 from celeriac.celery.queue_uses import Uses
+from celeriac.celery.revocations import Revocations
 from celeriac.celery.routing import TABLE, Routes, not_found
 from celeriac.errors import CeleriacError, ConfigurationError, StoreNotFound
 from celeriac.store import NO_QUEUES
@@ -93,6 +94,7 @@ class Broker:
         self.arguments = ArgumentTable(store.table("celeriac.celery.queues"))
         self.uses = Uses(store)
         self.dead_letters = DeadLetters(self)
+        self.revocations = Revocations(store.table("celeriac.celery.revoked"))
         self.beat = store.table("celeriac.celery.beat")
         self._claims = store.table("celeriac.celery.once")
         self._handles: dict[str, Queue] = {}

@@ -14,13 +14,14 @@ from contextlib import suppress
 from itertools import count
 from queue import Empty
 from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
 
 from amqp.protocol import queue_declare_ok_t
 from kombu.transport import virtual
 from kombu.transport.base import to_rabbitmq_queue_arguments
 from kombu.utils.uuid import uuid
 
-from celeriac.celery import messages
+from celeriac.celery import messages, worker
 from celeriac.celery.broker import ONCE
 from celeriac.celery.dead_letters import EXPIRED, alarmed
 from celeriac.celery.errors import operational
@@ -94,13 +95,17 @@ class Channel(virtual.Channel):
     #: "rabbitmq": the higher number goes first. "redis": the lower one does.
     priority_order = "rabbitmq"
 
-    from_transport_options = ("deadletter_queue", "priority_order")
+    #: Name of the time zone of ETAs that have none; such a task waits in a worker without it.
+    eta_timezone: str | None = None
+
+    from_transport_options = ("deadletter_queue", "eta_timezone", "priority_order")
 
     def __init__(self, connection: Any, **kwargs: Any) -> None:
         self._subscriptions: dict[str, Subscription] = {}
         self._pid = os.getpid()
         super().__init__(connection, **kwargs)
         self._delivery_tags = count(1)
+        self._eta_zone = None if self.eta_timezone is None else ZoneInfo(self.eta_timezone)
 
     @property
     def broker(self) -> Broker:
@@ -282,9 +287,11 @@ class Channel(virtual.Channel):
         properties = message["properties"]
         frame = encode_frame(message, exchange, routing_key)
         priority = self._get_message_priority(message)
-        delay = seconds_to_eta(message["headers"])
+        delay = seconds_to_eta(message["headers"], zone=self._eta_zone)
         ttl = time_to_live(properties, None)
         broker = self.broker
+        if exchange:
+            broker.revocations.overhear(exchange, message)
         routed = broker.publish(
             frame, exchange, routing_key, priority=priority, delay=delay, ttl=ttl
         )
@@ -336,6 +343,8 @@ class Channel(virtual.Channel):
             message = messages.Message(native, self, next(self._delivery_tags))
             occurrence = message.properties.get(ONCE)
             if occurrence is None or broker.claim(occurrence, f"{queue.name} {native.id}"):
+                if message.headers.get("eta") and message.headers.get("id") in broker.revocations:
+                    worker.revoke(message.headers["id"])
                 break
             native.ack()  # another message of the same occurrence was delivered
         if no_ack:

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import struct
 import time
-from datetime import datetime
+from datetime import datetime, tzinfo
 from json import JSONDecoder
 from typing import TYPE_CHECKING, Any
 
@@ -105,11 +105,14 @@ def decode_frame(frame: bytes) -> tuple[Header, bytes]:
     return ("application/data", "binary", {}, {}, "", ""), frame
 
 
-def seconds_to_eta(headers: dict[str, Any] | None, now: float | None = None) -> float:
+def seconds_to_eta(
+    headers: dict[str, Any] | None, now: float | None = None, zone: tzinfo | None = None
+) -> float:
     """Seconds that a task message still has to wait for its ETA; 0 when it is due.
 
-    Only an aware ETA counts: a naive one is relative to the time zone of the consumer's
-    application, which then holds the task itself, as with any other broker.
+    An ETA without a time zone is relative to that of the consumer's application, which the broker
+    doesn't know: it is taken to be ``zone``. Without one the ETA doesn't count here, and the
+    consumer holds the task, as with any other broker.
     """
     eta = headers.get("eta") if headers else None
     if not eta:
@@ -119,8 +122,12 @@ def seconds_to_eta(headers: dict[str, Any] | None, now: float | None = None) -> 
             eta = datetime.fromisoformat(eta[:-1] + "+00:00" if eta.endswith("Z") else eta)
         except ValueError:
             return 0.0
-    if not isinstance(eta, datetime) or eta.tzinfo is None:
+    if not isinstance(eta, datetime):
         return 0.0
+    if eta.tzinfo is None:
+        if zone is None:
+            return 0.0
+        eta = eta.replace(tzinfo=zone)
     return max(eta.timestamp() - (time.time() if now is None else now), 0.0)
 
 

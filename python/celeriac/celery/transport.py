@@ -12,6 +12,9 @@ Options of ``broker_transport_options``:
     ``"rabbitmq"`` (default): the higher priority first. ``"redis"``: the lower one.
 ``deadletter_queue``
     Where messages go that no queue is bound for. Without it they are dropped.
+``eta_timezone``
+    The time zone of ETAs that have none, such as ``"Europe/Berlin"``: the ``timezone`` of your
+    application. Without it a task with such an ETA waits in a worker, which knows.
 ``connect_options``
     Options of :func:`celeriac.connect`, in addition to those of the URL. For a failover list they
     belong here: kombu parses the URLs that it switches to itself and trips over a query.
