@@ -335,12 +335,13 @@ class Channel(virtual.Channel):
             if native.headers and broker.dead_letters.expired(native):
                 broker.dead_letters.bury(native, queue.name, EXPIRED)
                 continue
-            source = alarmed(native.body)
+            frame = native.body
+            source = alarmed(frame)
             if source is not None:
                 broker.dead_letters.sweep(source)
                 native.ack()
                 continue
-            message = messages.Message(native, self, next(self._delivery_tags))
+            message = messages.Message(native, self, next(self._delivery_tags), frame)
             occurrence = message.properties.get(ONCE)
             if occurrence is None or broker.claim(occurrence, f"{queue.name} {native.id}"):
                 if message.headers.get("eta") and message.headers.get("id") in broker.revocations:

@@ -25,7 +25,9 @@ from json import JSONDecoder
 from typing import TYPE_CHECKING, Any
 
 from kombu import message as kombu_message
+from kombu.serialization import registry
 from kombu.transport import virtual
+from kombu.utils.json import loads as kombu_loads
 from kombu.utils.json import object_hook
 
 from celeriac.celery import fastjson
@@ -41,6 +43,8 @@ __all__ = [
     "seconds_to_eta",
     "time_to_live",
 ]
+
+_JSON = "application/json"
 
 MAGIC = 0xCE
 VERSION = 1
@@ -154,8 +158,10 @@ class Message(virtual.Message):
     ends in one call on the handle.
     """
 
-    def __init__(self, native: NativeMessage, channel: Any, delivery_tag: int) -> None:
-        header, body = decode_frame(native.body)
+    def __init__(
+        self, native: NativeMessage, channel: Any, delivery_tag: int, frame: bytes | None = None
+    ) -> None:
+        header, body = decode_frame(native.body if frame is None else frame)
         content_type, content_encoding, headers, properties, exchange, routing_key = header
         delivery_info = {
             "exchange": exchange,
@@ -176,6 +182,21 @@ class Message(virtual.Message):
             properties=properties,
             delivery_info=delivery_info,
         )
+
+    def _decode(self) -> Any:
+        """kombu's decoding; for JSON, as most messages are, without its detours."""
+        accept = self.accept
+        if (
+            self.content_type == _JSON
+            and (accept is None or _JSON in accept)
+            and registry._decoders.get(_JSON) is kombu_loads
+        ):
+            try:
+                text = self.body.decode()
+                return (_loads_typed if "__type__" in text else _loads_plain)(text)
+            except Exception:  # what it is of is for kombu to say
+                pass
+        return super()._decode()
 
     @property
     def _raw(self) -> dict[str, Any]:

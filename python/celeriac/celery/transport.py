@@ -237,19 +237,18 @@ class Transport(virtual.Transport):
         what it does not look at after the call would be lost.
         """
         delivered = 0
-        subscriptions = self._subscriptions
-        idle = 0
         end = monotonic() + TURN_SECONDS
-        while subscriptions and delivered < limit and idle < len(subscriptions):
-            subscription = subscriptions[0]
-            subscriptions.rotate(-1)
+        self._subscriptions.rotate(-1)
+        having = deque(self._subscriptions)  # who may have more, in this turn
+        while having and delivered < limit:
+            subscription = having[0]
             if subscription.wants() and subscription.deliver():
-                idle = 0
+                having.rotate(-1)
                 delivered += 1
                 if (blocking and subscription.no_ack) or monotonic() > end:
                     break
             else:
-                idle += 1
+                having.popleft()
         return delivered
 
     def _wanted(self) -> dict[str, Queue]:
