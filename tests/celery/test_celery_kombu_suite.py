@@ -1,6 +1,9 @@
-"""kombu's own integration tests for transports, unchanged and without reruns."""
+"""kombu's own integration tests for transports: all of their classes, unchanged, without reruns."""
 
 from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
 
 import kombu
 import pytest
@@ -16,6 +19,19 @@ except Unavailable as exc:
 @pytest.fixture
 def invalid_connection() -> kombu.Connection:
     return kombu.Connection("celeriac+shm://no/such/name?create=false")
+
+
+@pytest.fixture
+def failover_connection(store_url: str) -> Iterator[kombu.Connection]:
+    """A store that isn't there, and one that is, by a URL that kombu takes apart itself.
+
+    The tests tell the two by their ports. A store has none, so that of the second doesn't matter.
+    """
+    dead = f"celeriac+shm://absent-{uuid.uuid4().hex}?create=false"
+    live = "celeriac+" + store_url.partition("?")[0] + ":1"
+    connection = kombu.Connection(f"{dead};{live}")
+    yield connection
+    connection.release()
 
 
 class TestBasicFunctionality(common.BasicFunctionality):
@@ -35,6 +51,10 @@ class TestPriority(common.BasePriority):
 
 
 class TestTimeToLive(common.BaseTimeToLive):
+    pass
+
+
+class TestFailover(common.BaseFailover):
     pass
 
 

@@ -96,6 +96,13 @@ def test_a_switched_connection_gets_its_url_back(given: str, url: str) -> None:
     assert store_url(connection).replace("pa/ss", "pa%2Fss") == url
 
 
+def test_a_store_s_url_has_nothing_of_the_one_before() -> None:
+    connection = kombu.Connection("redis://user:secret@host:6380/3")
+    connection.switch("celeriac+shm://other")
+    assert connection.port == 6380, "kombu keeps it"
+    assert store_url(connection) == "shm://other"
+
+
 def test_failover_reaches_the_next_url(store_url: str) -> None:
     missing = f"{store_url.partition('?')[0]}-missing?create=false"
     there = store_url.partition("?")[0]

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -10,11 +14,14 @@ from typing import Any
 
 import pytest
 from celery import Celery, states
+from celery.app.task import Context
 from celery.backends.base import KeyValueStoreBackend
 from celery.exceptions import TimeoutError as CeleryTimeout
-from celery.result import AsyncResult, GroupResult
+from celery.result import AsyncResult, GroupResult, ResultSet
+from kombu.exceptions import ContentDisallowed
 
 import celeriac
+from celeriac.celery import waiting
 from celeriac.celery.results import ResultBackend
 
 
@@ -131,6 +138,22 @@ def test_a_failed_parent_ends_the_wait(app: Celery, backend: ResultBackend) -> N
     timer.start()
     with pytest.raises(ValueError, match="parent broke"):
         child.get(timeout=60, interval=0.1)
+    timer.join()
+
+
+def test_the_error_of_a_parent_comes_first(app: Celery, backend: ResultBackend) -> None:
+    """As a chord's callback fails with the header that it waits for."""
+    parent = AsyncResult("parent", app=app)
+    child = AsyncResult("child", parent=parent, app=app)
+
+    def work() -> None:
+        backend.mark_as_failure("parent", ValueError("parent broke"))
+        backend.mark_as_failure("child", KeyError("child broke"))
+
+    timer = threading.Timer(0.3, work)
+    timer.start()
+    with pytest.raises(ValueError, match="parent broke"):
+        child.get(timeout=60, interval=3600)
     timer.join()
 
 
@@ -261,10 +284,196 @@ def test_a_url_without_a_store_is_refused(app: Celery) -> None:
         ResultBackend(app=app, url="celeriac://app").get_state("1")
 
 
-def test_another_process_gets_the_result(app: Celery, store_url: str) -> None:
-    import subprocess
-    import sys
+def test_several_results_are_seen_as_they_come(backend: ResultBackend) -> None:
+    """Whichever it is, and not at the next look of an interval."""
 
+    def work() -> None:
+        for number in (3, 0, 2, 1):
+            time.sleep(0.05)
+            stored[str(number)] = time.monotonic()
+            backend.store_result(str(number), number, states.SUCCESS)
+
+    stored: dict[str, float] = {}
+    thread = threading.Thread(target=work)
+    thread.start()
+    order = []
+    for task_id, meta in backend.get_many("0123", timeout=60, interval=3600):
+        assert meta["result"] == int(task_id)
+        order.append(task_id)
+    thread.join()
+    assert order == ["3", "0", "2", "1"]
+
+
+def test_nobody_rings_when_nobody_listens(backend: ResultBackend) -> None:
+    listeners = waiting.LISTENERS
+    backend.store_result("1", 1, states.SUCCESS)
+    rung = backend.table.get(waiting.BELL)
+    arriving = backend.get_many(["1", "2", "3"], timeout=60)
+    assert next(arriving)[0] == "1"
+    assert len(backend.table.get(listeners)) == 1
+    backend.store_result("2", 1, states.SUCCESS)
+    assert backend.table.get(waiting.BELL) != rung
+    arriving.close()
+    assert backend.table.get(listeners) is None
+    rung = backend.table.get(waiting.BELL)
+    backend.store_result("3", 1, states.SUCCESS)
+    assert backend.table.get(waiting.BELL) == rung
+
+
+def test_a_listener_that_died_is_forgotten(backend: ResultBackend) -> None:
+    child = os.fork()
+    if child == 0:
+        try:
+            backend.store_result("0", 0, states.SUCCESS)
+            arriving = backend.get_many("012", timeout=60)
+            next(arriving)
+            os.kill(os.getpid(), signal.SIGKILL)
+        finally:
+            os._exit(77)
+    assert os.waitpid(child, 0)[1] == signal.SIGKILL
+    assert len(backend.table.get(waiting.LISTENERS)) == 1
+    for number in "012":
+        backend.store_result(number, int(number), states.SUCCESS)
+    assert len(dict(backend.get_many("012", timeout=60))) == 3
+    assert backend.table.get(waiting.LISTENERS) is None
+
+
+def test_messages_and_callbacks(app: Celery, backend: ResultBackend) -> None:
+    messages: list[str] = []
+
+    def work() -> None:
+        backend.store_result("1", {"done": 1}, "PROGRESS")
+        while "PROGRESS" not in messages:
+            time.sleep(0.01)
+        backend.store_result("1", 42, states.SUCCESS)
+
+    timer = threading.Timer(0.2, work)
+    timer.start()
+    called: list[tuple[str, Any]] = []
+    value = AsyncResult("1", app=app).get(
+        timeout=60,
+        on_message=lambda meta: messages.append(meta["status"]),
+        callback=lambda task_id, value: called.append((task_id, value)),
+    )
+    timer.join()
+    assert value == 42
+    assert messages == ["PROGRESS", states.SUCCESS]
+    assert called == [("1", 42)]
+
+    called.clear()
+    backend.store_result("2", 43, states.SUCCESS)
+    both = ResultSet([AsyncResult("1", app=app), AsyncResult("2", app=app)], app=app)
+    both.get(timeout=60, callback=lambda task_id, value: called.append((task_id, value)))
+    assert sorted(called) == [("1", 42), ("2", 43)]
+    assert both.join(timeout=60) == [42, 43]
+    assert sorted(task_id for task_id, _ in both.iter_native(timeout=60)) == ["1", "2"]
+
+
+def test_a_tree_of_results_is_collected(app: Celery, backend: ResultBackend) -> None:
+    request = Context({"id": "root"})
+    request.children.append(AsyncResult("child", app=app))
+    backend.store_result("child", 2, states.SUCCESS)
+    backend.store_result("root", 1, states.SUCCESS, request=request)
+    root = AsyncResult("root", app=app)
+    assert [(each.id, value) for each, value in root.collect()] == [("root", 1), ("child", 2)]
+
+
+def test_extended_results(app: Celery, store_url: str) -> None:
+    app.conf.result_extended = True
+    backend = ResultBackend(app=app, url=store_url)
+    request = Context(
+        {
+            "id": "1",
+            "task": "proj.add",
+            "args": [1, 2],
+            "kwargs": {"z": 3},
+            "hostname": "w1@h",
+            "retries": 2,
+            "delivery_info": {"routing_key": "celery"},
+        }
+    )
+    backend.store_result("1", 3, states.SUCCESS, request=request)
+    result = AsyncResult("1", backend=backend, app=app)
+    assert (result.name, result.args, result.kwargs) == ("proj.add", [1, 2], {"z": 3})
+    assert (result.worker, result.retries, result.queue) == ("w1@h", 2, "celery")
+    assert result.date_done is not None
+
+
+def test_no_task_is_scheduled_to_clean_up(app: Celery) -> None:
+    from celery.beat import Scheduler
+
+    scheduler = Scheduler(app=app)
+    assert "celery.backend_cleanup" not in scheduler.schedule
+
+
+def test_an_unknown_task_is_pending(app: Celery, backend: ResultBackend) -> None:
+    result = AsyncResult("never-heard-of", app=app)
+    assert (result.state, result.result, result.ready()) == (states.PENDING, None, False)
+    result.forget()
+
+
+@pytest.mark.parametrize("reader", ["json", "pickle"])
+def test_content_that_is_not_accepted_is_refused(app: Celery, store_url: str, reader: str) -> None:
+    """Whatever the reader writes itself: it is what was written that counts."""
+    writer = Celery("writer", backend=f"celeriac+{store_url}")
+    writer.conf.update(result_serializer="pickle", accept_content=["pickle"])
+    writer.backend.store_result("1", {1, 2}, states.SUCCESS)
+    app.conf.update(result_serializer=reader, accept_content=["json"])
+    with pytest.raises(ContentDisallowed, match="pickle"):
+        AsyncResult("1", app=app).get(timeout=5)
+    with pytest.raises(ContentDisallowed, match="pickle"):
+        AsyncResult("1", app=app).state  # noqa: B018
+    writer.close()
+
+
+def test_what_another_serializer_wrote_is_read_where_it_is_accepted(
+    app: Celery, store_url: str
+) -> None:
+    writer = Celery("writer", backend=f"celeriac+{store_url}")
+    writer.conf.update(result_serializer="pickle", accept_content=["pickle"])
+    writer.backend.store_result("1", {1, 2}, states.SUCCESS)
+    writer.backend.store_result("2", KeyError("k"), states.FAILURE)
+    app.conf.update(result_serializer="json", accept_content=["json", "pickle"])
+    assert AsyncResult("1", app=app).get(timeout=5) == {1, 2}
+    assert isinstance(AsyncResult("2", app=app).result, KeyError)
+    writer.close()
+
+
+GEVENT = """
+from gevent import monkey; monkey.patch_all()
+import gevent, sys, time
+from celery import Celery
+from celery.result import AsyncResult, ResultSet
+app = Celery("x", backend=sys.argv[1])
+ticks = [0]
+def tick():
+    while True:
+        gevent.sleep(0.01)
+        ticks[0] += 1
+gevent.spawn(tick)
+gevent.spawn_later(0.3, app.backend.store_result, "1", 1, "SUCCESS")
+assert AsyncResult("1", app=app).get(timeout=60) == 1
+assert ticks[0] >= 5, ticks
+gevent.spawn_later(0.1, app.backend.store_result, "3", 3, "SUCCESS")
+gevent.spawn_later(0.3, app.backend.store_result, "2", 2, "SUCCESS")
+before = ticks[0]
+both = ResultSet([AsyncResult("2", app=app), AsyncResult("3", app=app)], app=app)
+assert both.get(timeout=60) == [2, 3]
+assert ticks[0] >= before + 5, ticks
+"""
+
+
+def test_waiting_stops_no_other_greenlet(store_url: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", GEVENT, f"celeriac+{store_url}"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_another_process_gets_the_result(app: Celery, store_url: str) -> None:
     code = (
         "import sys\nfrom celery import Celery\n"
         "app = Celery('x', backend=sys.argv[1])\n"

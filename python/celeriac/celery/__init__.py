@@ -14,8 +14,9 @@ catch and set), ``fastjson`` and ``messages`` (the frame on the wire), ``routing
 bindings), ``queue_arguments``, ``queue_uses`` and ``dead_letters`` (what ``x-`` arguments ask for),
 ``broker`` (one store seen as a broker), ``qos`` and ``channel`` (what kombu calls), ``poller``
 (waiting, event loop), ``transport`` (the class behind the URL), ``worker`` (the few places where
-Celery asks for a transport by its name), ``results`` (the result backend), ``amqp`` (an opt-in
-publisher), ``beat`` (the scheduler of any number of beats).
+Celery asks for a transport by its name), ``waiting`` (for results), ``chords`` and ``chord_watch``
+(their callbacks, whoever dies), ``results`` (the result backend), ``amqp`` (an opt-in publisher),
+``beat`` (the scheduler of any number of beats).
 """
 
 from __future__ import annotations

@@ -1,62 +1,87 @@
 """Celery's result backend in a table of a celeriac store.
 
 ``result_backend = "celeriac+shm://app"``. Results live beside the queues, are never evicted and
-expire after ``result_expires``. Whoever waits for one is woken when it is written: waiting costs
-no polling, and a result is seen as soon as it is there.
+expire by themselves after ``result_expires``. Whoever waits for one is woken when it is written
+(:mod:`celeriac.celery.waiting`); chords survive the death of any worker
+(:mod:`celeriac.celery.chords`).
 
-A stored value is one byte and what Celery encoded. The byte tells whether the value is a task's
-success, so that a late or repeated task cannot overwrite it: writing is a ``compare_and_set``
-that looks at that byte only, without decoding and without a race.
+A stored value is one byte that tells what it is, one that tells how it is encoded, and what Celery
+encoded.
 
-====  =========================================
+====  ==============================================================================
 byte  value
-====  =========================================
-S     a task that succeeded
-T     a task in another state
-V     anything else: groups, chord counters
-====  =========================================
+====  ==============================================================================
+S     a task that succeeded: final, a late or repeated task does not overwrite it
+F     a task that failed
+O     a task that ended in another way: revoked, rejected
+T     a task that has not ended
+I     a part of a chord whose task ignores its result: for the callback only
+V     anything else: groups
+====  ==============================================================================
 
-Counters of chords are plain integers of the table.
+Writing a result is a ``compare_and_set`` that looks at the first byte only, without decoding and
+without a race. The second byte lets a reader whose ``result_serializer`` is another one still read
+the value, or refuse it: content that is not in ``accept_content`` is never decoded.
 """
 
 from __future__ import annotations
 
-import time
+import threading
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from celery import states
 from celery.backends.base import KeyValueStoreBackend
-from celery.exceptions import BackendStoreError, TimeoutError
-from kombu.utils.compat import detect_environment
+from celery.exceptions import BackendStoreError, WorkerLostError
+from kombu.serialization import loads
 from kombu.utils.encoding import bytes_to_str
 
+from celeriac.celery import chord_watch
 from celeriac.celery.broker import open_broker
+from celeriac.celery.chords import FAILED, FIELDS, HIDDEN, RETURNED, Chords
 from celeriac.celery.options import RESULT_OPTIONS, checked
 from celeriac.celery.transport import hide_password
+from celeriac.celery.waiting import LISTENERS, Waiting
 from celeriac.errors import CeleriacError, ConfigurationError, ServerUnavailable, StoreNotFound
+
+try:
+    from celery.backends.base import decompress_payload  # since Celery 5.7
+except ImportError:
+
+    def decompress_payload(payload: Any) -> Any:
+        """Nothing is compressed."""
+        return payload
+
 
 if TYPE_CHECKING:
     from celeriac.celery.broker import Broker
+    from celeriac.store import Store
     from celeriac.table import Table
 
 __all__ = ["ResultBackend"]
 
-SUCCESS, TASK, VALUE = b"S", b"T", b"V"
+SUCCESS, FAILURE, OTHER, UNREADY, VALUE = b"S", b"F", b"O", b"T", b"V"
+FINAL = (SUCCESS, FAILURE, OTHER)
 
-#: Longest single wait, in seconds. Only a bound on how late a deadline that was computed from a
-#: clock set back is noticed; nothing is polled.
-LONGEST_WAIT = 60.0
+#: How a value is encoded; what isn't here is for readers with the same result_serializer.
+ENCODINGS = {
+    b"j": ("application/json", "utf-8"),
+    b"p": ("application/x-python-serialize", "binary"),
+    b"m": ("application/x-msgpack", "binary"),
+    b"y": ("application/x-yaml", "utf-8"),
+}
+UNKNOWN = b"o"
 
 
-class ResultBackend(KeyValueStoreBackend):
-    """Results, groups and chord counters. Thread-safe, fork-safe; pickles as its URL."""
+class ResultBackend(Waiting, KeyValueStoreBackend):
+    """Results, groups and chords. Thread-safe, fork-safe; pickles as its URL."""
 
     supports_autoexpire = True
     supports_native_join = True
     supports_result_compression = True
     supports_failure_expires = True
-    implements_incr = True
+    implements_incr = False  # it does, but chords here don't count
     persistent = True
 
     def __init__(self, app: Any, url: str | None = None, **kwargs: Any) -> None:
@@ -67,6 +92,16 @@ class ResultBackend(KeyValueStoreBackend):
         self.failure_expires = (
             self.expires if failure_expires is None else self.prepare_expires(failure_expires)
         )
+        kinds = {content_type: kind for kind, (content_type, _) in ENCODINGS.items()}
+        self._kind = kinds.get(self.content_type, UNKNOWN)
+        self.chords = Chords(self)
+        self._joining = threading.local()
+        #: Seconds, or None for ever: results; what chords need; results while a chord needs them.
+        # chord_expires came with Celery 5.7
+        self.ttl = _ttl(self.expires)
+        self.chord_ttl = _ttl(getattr(self, "chord_expires", self.expires))
+        self.chord_result_ttl = _ttl(getattr(self, "_chord_result_expires", self.expires))
+        chord_watch.install()
 
     @property
     def table(self) -> Table:
@@ -86,35 +121,74 @@ class ResultBackend(KeyValueStoreBackend):
             self._table = self._broker.store.table("celeriac.celery.results")
         return self._table
 
+    @property
+    def store(self) -> Store:
+        """The store of :attr:`table`."""
+        if self._broker is None or not self._broker.usable():
+            _ = self.table
+        assert self._broker is not None
+        return self._broker.store
+
     # --- keys and values ------------------------------------------------------------------
 
     def get(self, key: bytes) -> Any:
         """The stored value of a key, or None."""
-        return _content(self.table.get(key))
+        return self._content(self.table.get(key), self._sees_parts())
 
     def mget(self, keys: Iterable[bytes]) -> list[Any]:
         """The stored values of several keys, in their order, None for the missing."""
-        wanted = list(keys)
-        found = self.table.get_many(wanted)
-        return [_content(found.get(key)) for key in wanted]
+        return self.stored(list(keys), self._sees_parts())
+
+    def stored(self, keys: list[bytes], parts: bool) -> list[Any]:
+        """The same; with ``parts`` also results that are there for a chord only."""
+        found = self.table.get_many(keys)
+        parts = parts or self._sees_parts()
+        return [self._content(found.get(key), parts) for key in keys]
+
+    @staticmethod
+    def _content(value: Any, parts: bool) -> Any:
+        if not isinstance(value, bytes):
+            return value  # None; or a counter, which has no first byte
+        return None if value.startswith(HIDDEN) and not parts else value[1:]
+
+    def _sees_parts(self) -> bool:
+        return getattr(self._joining, "parts", False)
+
+    @contextmanager
+    def seeing_parts(self) -> Iterator[None]:
+        """In here results are seen that are there for a chord only."""
+        self._joining.parts = True
+        try:
+            yield
+        finally:
+            self._joining.parts = False
 
     def set(self, key: bytes, value: bytes | str) -> None:
         """Store a value until ``result_expires``."""
-        self.table.set(key, VALUE + _as_bytes(value), ttl=self._ttl(self.expires))
+        self.table.set(key, VALUE + _as_bytes(value), ttl=self.ttl)
 
     def _set_with_state(self, key: bytes, value: bytes | str, state: str) -> bool:
         """Store a task's state, unless it has succeeded already; False in that case."""
         if not key.startswith(self.task_keyprefix):
             self.set(key, value)
             return True
-        content = (SUCCESS if state == states.SUCCESS else TASK) + _as_bytes(value)
-        ttl = self._ttl(self.failure_expires if state == states.FAILURE else self.expires)
+        return self._put(key, _first_byte(state) + _as_bytes(value), self._ttl_of(state))
+
+    def _ttl_of(self, state: str) -> float | None:
+        return _ttl(self.failure_expires) if state == states.FAILURE else self.ttl
+
+    def _put(self, key: bytes, content: bytes, ttl: float | None) -> bool:
+        """Crash-safe: one compare-and-set."""
         table = self.table
         while True:
             old, version = table.get_versioned(key)
-            if isinstance(old, bytes) and old[:1] == SUCCESS:
-                return False
+            if isinstance(old, bytes):
+                first = old[:1]
+                if first == SUCCESS or (first in FINAL and content.startswith(HIDDEN)):
+                    return False
             if table.compare_and_set(key, version, content, ttl=ttl):
+                if LISTENERS in table:
+                    self.ring()
                 return True
 
     def delete(self, key: bytes) -> None:
@@ -128,18 +202,45 @@ class ResultBackend(KeyValueStoreBackend):
             try:
                 return int(table.incr(key))
             except ValueError:
-                # chord_expires came with Celery 5.7
-                expires = getattr(self, "chord_expires", self.expires)
-                if table.add(key, 1, ttl=self._ttl(expires)):
+                if table.add(key, 1, ttl=self.chord_ttl):
                     return 1
 
     def expire(self, key: bytes, value: float | None) -> None:
         """Let a key live for ``value`` seconds from now; 0 or None keeps it for ever."""
-        ttl = self._ttl(value)
+        ttl = _ttl(value)
         if ttl is None:
             self.table.persist(key)
         else:
             self.table.expire(key, ttl)
+
+    def encode(self, data: Any) -> bytes:
+        """Encode by ``result_serializer``, behind a byte that says so."""
+        return self._kind + _as_bytes(super().encode(data))
+
+    def decode(self, payload: Any) -> Any:
+        """Decode what :meth:`encode` made, here or where another serializer is set.
+
+        Raises:
+            kombu.exceptions.ContentDisallowed: its content type is not accepted here.
+        """
+        if payload is None:
+            return None
+        kind, encoded = payload[:1], payload[1:]
+        if kind == self._kind or kind not in ENCODINGS:
+            return super().decode(encoded)
+        content_type, encoding = ENCODINGS[kind]
+        return loads(decompress_payload(encoded), content_type, encoding, accept=self.accept)
+
+    # --- results --------------------------------------------------------------------------
+
+    def _encoded_result(
+        self, task_id: str, result: Any, state: str, traceback: Any, request: Any
+    ) -> bytes:
+        meta = self._get_result_meta(
+            result=result, state=state, traceback=traceback, request=request
+        )
+        meta["task_id"] = bytes_to_str(task_id)
+        return self.encode(meta)
 
     def _store_result(
         self,
@@ -150,126 +251,111 @@ class ResultBackend(KeyValueStoreBackend):
         request: Any = None,
         **kwargs: Any,
     ) -> Any:
-        meta = self._get_result_meta(
-            result=result, state=state, traceback=traceback, request=request
-        )
-        meta["task_id"] = bytes_to_str(task_id)
+        encoded = self._encoded_result(task_id, result, state, traceback, request)
+        ttl = self._ttl_of(state)
+        if request and getattr(request, "chord", None) and ttl is not None:
+            ttl = None if self.chord_result_ttl is None else max(ttl, self.chord_result_ttl)
         try:
-            self._set_with_state(self.get_key_for_task(task_id), self.encode(meta), state)
+            self._put(self.get_key_for_task(task_id), _first_byte(state) + encoded, ttl)
         except CeleriacError as exc:
             raise BackendStoreError(str(exc), state=state, task_id=task_id) from exc
         return result
 
-    # --- waiting --------------------------------------------------------------------------
+    def put_result(self, task_id: str, content: bytes) -> None:
+        """Store the result of a chord's part, encoded already, unless it has succeeded."""
+        try:
+            self._put(self.get_key_for_task(task_id), content, self.chord_result_ttl)
+        except CeleriacError as exc:
+            raise BackendStoreError(str(exc), task_id=task_id) from exc
 
-    def wait_for(
+    def end_part(self, task_id: str) -> None:
+        """A chord needs a part's result no more."""
+        key = self.get_key_for_task(task_id)
+        value, version = self.table.get_versioned(key)
+        if not isinstance(value, bytes):
+            return
+        if value.startswith(HIDDEN):
+            self.table.compare_and_delete(key, version)
+        else:
+            self.expire(key, self.failure_expires if value[:1] == FAILURE else self.expires)
+
+    # --- chords ---------------------------------------------------------------------------
+
+    def apply_chord(self, header_result_args: tuple[str, Any], body: Any, **kwargs: Any) -> None:
+        """A chord is about to be sent."""
+        group_id, results = header_result_args
+        self.chords.begin(group_id, results, body)
+
+    def set_chord_size(self, group_id: str, chord_size: int) -> None:
+        """How many parts a chord has; known before the last one is sent."""
+        self.chords.set_size(group_id, chord_size)
+
+    def add_to_chord(self, chord_id: str, result: Any) -> None:
+        """A chord has one more part than it began with."""
+        self.chords.add(chord_id, result.id)
+
+    def mark_as_done(
         self,
         task_id: str,
-        timeout: float | None = None,
-        interval: float = 0.5,
-        no_ack: bool = True,
-        on_interval: Any = None,
-    ) -> Any:
-        """Wait until a task is ready; returns its meta data.
-
-        ``interval`` is only how often ``on_interval`` is called.
-
-        Raises:
-            celery.exceptions.TimeoutError: it was not ready in ``timeout`` seconds.
-        """
-        for _, meta in self.get_many(
-            [task_id], timeout=timeout, interval=interval, on_interval=on_interval
-        ):
-            return meta
-        raise TimeoutError("The operation timed out.")
-
-    def get_many(
-        self,
-        task_ids: Iterable[str],
-        timeout: float | None = None,
-        interval: float | None = 0.5,
-        no_ack: bool = True,
-        on_message: Any = None,
-        on_interval: Any = None,
-        max_iterations: int | None = None,
-        READY_STATES: frozenset[str] = states.READY_STATES,
-    ) -> Iterator[tuple[str, Any]]:
-        """Yield (id, meta) of tasks as they get ready.
-
-        Sleeps on the first one that is missing. The last of a set is always the one slept on,
-        so the set is complete as soon as its last result is written; when several are missing,
-        those behind the first are looked for every ``interval`` seconds.
-
-        Raises:
-            celery.exceptions.TimeoutError: not all were ready in ``timeout`` seconds.
-        """
-        self._ensure_not_eager()
-        interval = interval or 0.5
-        deadline = None if timeout is None else time.monotonic() + timeout
-        next_interval = time.monotonic() + interval
-        pending = dict.fromkeys(bytes_to_str(task_id) for task_id in task_ids)
-        for task_id in list(pending):
-            cached = self._cached(task_id, READY_STATES)
-            if cached is not None:
-                del pending[task_id]
-                yield task_id, cached
-        iterations = 0
-        while pending:
-            first = self.get_key_for_task(next(iter(pending)))
-            seen = self.table.change_count(first)  # before looking: what comes later wakes us
-            ready = self._ready(list(pending), READY_STATES)
-            for task_id, meta in ready:
-                del pending[task_id]
-                if on_message is not None:
-                    on_message(meta)
-                yield task_id, meta
-            if not pending:
-                return
-            if ready:
-                continue
-            now = time.monotonic()
-            if deadline is not None and now >= deadline:
-                raise TimeoutError(f"Operation timed out ({timeout})")
-            if now >= next_interval:
-                next_interval = now + interval
-                iterations += 1
-                if on_interval is not None:
-                    on_interval()
-                if max_iterations and iterations >= max_iterations:
-                    return
-            wake = next_interval if len(pending) > 1 or _does_anything(on_interval) else None
-            if max_iterations:
-                wake = next_interval
-            self._sleep_until_change(first, seen, now, wake, deadline)
-
-    def _cached(self, task_id: str, ready_states: frozenset[str]) -> Any:
-        try:
-            meta = self._cache[task_id]
-        except KeyError:
-            return None
-        return meta if meta["status"] in ready_states else None
-
-    def _ready(self, task_ids: list[str], ready_states: frozenset[str]) -> list[tuple[str, Any]]:
-        values = self.mget([self.get_key_for_task(task_id) for task_id in task_ids])
-        ready = []
-        for task_id, value in zip(task_ids, values, strict=True):
-            if value:
-                meta = self.decode_result(value)
-                if meta["status"] in ready_states:
-                    if meta["status"] == states.SUCCESS:
-                        self._cache[task_id] = meta
-                    ready.append((task_id, meta))
-        return ready
-
-    def _sleep_until_change(
-        self, key: bytes, seen: int, now: float, wake: float | None, deadline: float | None
+        result: Any,
+        request: Any = None,
+        store_result: bool = True,
+        state: str = states.SUCCESS,
     ) -> None:
-        until = min(t for t in (wake, deadline, now + LONGEST_WAIT) if t is not None)
-        timeout = max(until - now, 0.0)
-        if detect_environment() == "default":
-            self.table.wait_for_change(key, seen, timeout)
-        else:  # a green thread must not block the others: there is only the clock to wait on
-            time.sleep(min(timeout, 0.05))
+        """A task has succeeded; of a part of a chord that is the protocol's begin."""
+        if not (request and request.chord and request.group):
+            super().mark_as_done(task_id, result, request, store_result, state)
+            return
+        shown = store_result and not request.ignore_result
+        self._return_part(task_id, self.encode_result(result, state), state, request, shown)
+
+    def _return_part(
+        self, task_id: str, result: Any, state: str, request: Any, shown: bool
+    ) -> None:
+        encoded = self._encoded_result(task_id, result, state, None, request)
+        content = (_first_byte(state) if shown else HIDDEN) + encoded
+        with self.chords.intending(RETURNED, task_id, request, content):
+            self._ensure_retryable(self.put_result, task_id, content)
+            self.chords.count(
+                request.group, task_id, request.group_index, not shown, lambda: request.chord
+            )
+
+    def mark_as_failure(
+        self,
+        task_id: str,
+        exc: BaseException,
+        traceback: Any = None,
+        request: Any = None,
+        store_result: bool = True,
+        call_errbacks: bool = True,
+        state: str = states.FAILURE,
+    ) -> None:
+        """A task has failed, and with it what waits behind it."""
+        if not (request and (request.chord or request.chain)):
+            self.fail(task_id, exc, traceback, request, store_result, call_errbacks, state)
+            return
+        if isinstance(exc, WorkerLostError):
+            self.chords.settle(task_id)
+        fields = {name: getattr(request, name, None) for name in FIELDS}
+        error = self.encode_result(exc, state)
+        meta = {"status": state, "result": error, "traceback": traceback}
+        rest = self.encode([fields, meta, store_result, call_errbacks])
+        with self.chords.intending(FAILED, task_id, request, b"", rest):
+            self.fail(task_id, exc, traceback, request, store_result, call_errbacks, state)
+
+    def fail(self, *args: Any) -> None:
+        """What Celery does for a failed task."""
+        super().mark_as_failure(*args)
+
+    def on_chord_part_return(self, request: Any, state: str, result: Any, **kwargs: Any) -> None:
+        """A part of a chord has ended, in another way than by :meth:`mark_as_done`."""
+        task_id, group_id = request.id, request.group
+        if not group_id or not task_id:
+            return
+        encoded = self.encode_result(result, state)
+        stored = self.table.get(self.get_key_for_task(task_id))
+        shown = isinstance(stored, bytes) and stored[:1] in FINAL
+        self._return_part(task_id, encoded, state, request, shown)
 
     # --- the rest -------------------------------------------------------------------------
 
@@ -293,23 +379,18 @@ class ResultBackend(KeyValueStoreBackend):
             },
         )
 
-    @staticmethod
-    def _ttl(seconds: float | None) -> float | None:
-        return float(seconds) if seconds else None
+
+def _ttl(seconds: float | None) -> float | None:
+    return float(seconds) if seconds else None
+
+
+def _first_byte(state: str) -> bytes:
+    if state == states.SUCCESS:
+        return SUCCESS
+    if state == states.FAILURE:
+        return FAILURE
+    return OTHER if state in states.READY_STATES else UNREADY
 
 
 def _as_bytes(value: bytes | str) -> bytes:
     return value.encode() if isinstance(value, str) else bytes(value)
-
-
-def _content(value: Any) -> Any:
-    """What was stored, without its tag byte; counters are integers and have none."""
-    return value[1:] if isinstance(value, bytes) else value
-
-
-def _does_anything(on_interval: Any) -> bool:
-    """Whether calling it matters: Celery passes an empty promise when nobody asked for it."""
-    if on_interval is None:
-        return False
-    listeners = getattr(on_interval, "listeners", ())
-    return bool(getattr(on_interval, "fun", True) or any(each is not None for each in listeners))

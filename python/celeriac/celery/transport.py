@@ -73,6 +73,10 @@ def store_url(client: Any) -> str:
     scheme: str = client.transport_cls if isinstance(client.transport_cls, str) else ""
     if "://" in hostname:
         url = hostname.removeprefix("celeriac+")
+    elif scheme == "celeriac+shm":
+        # That is all of such a URL. A port, a path, a user would be those of the URL that kombu
+        # switched from: it keeps what the next one doesn't have.
+        url = f"shm://{hostname}"
     else:
         credentials = ""
         if client.userid or client.password:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -40,6 +41,8 @@ app.conf.update(
         else {}
     ),
 )
+
+app.conf.update(json.loads(os.environ.get("CELERIAC_TEST_CONF", "{}")))
 
 # Not shared: tests make this application anew, and shared tasks of an earlier one would come along.
 task = partial(app.task, shared=False)
@@ -101,6 +104,28 @@ def slow(self: Any, name: str, seconds: float, seconds_again: float | None = Non
 
 
 @task(bind=True, acks_late=True)
+def end_child(self: Any, name: str, how: str) -> str:
+    """Ends its own process, in one of several ways; not the second time."""
+    again = self.request.delivery_info["redelivered"]
+    note_line(f"start {name}{' again' if again else ''}")
+    if not again:
+        if how == "exit":
+            raise SystemExit(3)
+        if how == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(600)
+    note_line(f"end {name}")
+    return name
+
+
+@task(bind=True)
+def in_order(self: Any, numbers: list[Any]) -> list[Any]:
+    """The callback of a chord; each of its runs leaves a line."""
+    note_line(f"callback {self.request.id}")
+    return numbers
+
+
+@task(bind=True, acks_late=True)
 def reject_once(self: Any) -> bool:
     if not self.request.delivery_info["redelivered"]:
         raise Reject("not yet", requeue=True)
@@ -112,6 +137,25 @@ def kill_own_process_once(self: Any) -> bool:
     if not self.request.delivery_info["redelivered"]:
         os.kill(os.getpid(), signal.SIGKILL)
     return True
+
+
+def die_once(at: str, path: str) -> None:
+    """The first process of all that comes to this step of the chords' protocol is killed there."""
+    from celeriac.celery import chords
+
+    def step(name: str) -> None:
+        if name == at:
+            try:
+                Path(path).touch(exist_ok=False)
+            except FileExistsError:
+                return
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    chords.step = step
+
+
+if os.environ.get("CELERIAC_TEST_DIE_AT"):
+    die_once(*os.environ["CELERIAC_TEST_DIE_AT"].split("@"))
 
 
 @signals.worker_ready.connect
