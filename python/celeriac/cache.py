@@ -14,7 +14,7 @@ from celeriac import tags as tagging
 from celeriac._core import Cache as CoreCache
 from celeriac.cache_entries import MISSING, CacheEntries
 from celeriac.entries import Named
-from celeriac.errors import CeleriacError, ConfigurationError
+from celeriac.errors import CeleriacError, ConfigurationError, SerializationError
 from celeriac.patterns import compiled
 from celeriac.prefix_stats import PrefixStats, by_prefix
 
@@ -202,7 +202,7 @@ class Cache:
             as deleting the key and clearing the cache do: it is given, and not stored.
 
         What the function raises reaches the caller and those who wait for it, and nothing is
-        stored. None is a value.
+        stored. None is a value. One that can't be read, its class being gone, is as good as absent.
         Raises DeadlockError when the function asks for the same key.
         """
         found = self.look(key)
@@ -223,7 +223,10 @@ class Cache:
 
     def look(self, key: Key) -> Any:
         """A value, an entry that has more in it (`Named`), or MISSING; counted as a read."""
-        return self._core.get(key, MISSING)
+        try:
+            return self._core.get(key, MISSING)
+        except SerializationError as error:
+            return self._entries.unreadable(key, error)
 
     def fill(self, key: Key, ttl: TTL = USE_DEFAULT, **options: Any) -> filling.Fill:
         """One call of :meth:`get_or_set`, for who drives it (threads, event loops)."""
