@@ -230,8 +230,7 @@ class Cache:
 
     def fill(self, key: Key, ttl: TTL = USE_DEFAULT, **options: Any) -> filling.Fill:
         """One call of :meth:`get_or_set`, for who drives it (threads, event loops)."""
-        seconds = self._seconds(ttl)
-        checks.check_ttl(seconds)  # before the function is called
+        seconds = checks.check_ttl(self._seconds(ttl))  # before the function is called
         return filling.Fill(self._entries, key, seconds, **options)
 
     def incr(self, key: Key, delta: int = 1) -> int:
@@ -283,8 +282,7 @@ class Cache:
     def expire_at(self, key: Key, when: float | datetime) -> bool:
         """Let a key expire at a Unix time in seconds, or a datetime (local time, if it names no
         zone); True when it was there."""
-        at = when.timestamp() if isinstance(when, datetime) else checks.moment(when, "when")
-        return self.touch(key, at - time.time())
+        return self.touch(key, checks.moment(when, "when") - time.time())
 
     def persist(self, key: Key) -> bool:
         """Let a key never expire; True when it was there."""
