@@ -75,13 +75,14 @@ class Cache:
     give it (``stale``, ``stale_on_error``), is absent for every other call at once; its memory
     comes back later, so ``len()`` and ``stats()`` may count it until then.
 
-    Thread-safe, fork-safe. Crash-safe: a process that dies while writing leaves the entry old, new
+    Thread-safe, fork-safe. Pickles as its store's URL, its name and its options. Crash-safe: a
+    process that dies while writing leaves the entry old, new
     or absent. Readers take no lock. Errors: :class:`~celeriac.ValueTooLarge`,
     :class:`~celeriac.NotEnoughMemory`, :class:`~celeriac.SerializationError`,
     :class:`~celeriac.ConfigurationError` (the store is closed).
     """
 
-    __slots__ = ("_core", "_entries", "max_entries", "name", "ttl_default")
+    __slots__ = ("_again", "_core", "_entries", "max_entries", "name", "ttl_default")
 
     def __init__(
         self,
@@ -89,8 +90,11 @@ class Cache:
         entries: CacheEntries,
         name: str,
         ttl: float | None,
+        again: Callable[[], Cache],
         max_entries: int | None = None,
     ) -> None:
+        """`again` makes the same handle in whatever process it is unpickled in."""
+        self._again = again
         self._core = core
         self._entries = entries
         self.name = name
@@ -114,6 +118,9 @@ class Cache:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self._again, ()
 
     def _seconds(self, ttl: TTL) -> float | None:
         if isinstance(ttl, _UseDefault):
