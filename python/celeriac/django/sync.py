@@ -476,7 +476,7 @@ class SyncCache(BaseCache):
 
         A datetime without a time zone is local time. A moment that has passed expires the key.
         """
-        at = when.timestamp() if isinstance(when, datetime) else checks.moment(when, "when")
+        at = checks.moment(when, "when")
         if math.isinf(at):
             raise ValueError(f"when={when!r}: a moment; persist() lets a key never expire")
         return self.expire(key, at - time.time(), version)
