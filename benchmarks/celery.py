@@ -1,7 +1,7 @@
 """Celery on celeriac and on Redis: `python -m benchmarks.celery`, from the root of a clone.
 
-Publishing, working off a full queue, the time from `delay()` to the start of the task, and that
-from `delay()` to its result. See README.md for what is compared and how.
+Publishing, working off a full queue, the time from `delay()` to the start of the task, that from
+`delay()` to its result, and that of a chord. See README.md for what is compared and how.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+
+from celery import chord
 
 from . import celery_app
 from .celery_workers import Stamps, System, environment, worker
@@ -33,6 +35,8 @@ CHUNK = 20
 MOST_CHUNKS = 1000
 DRAIN = 3000
 SAMPLES = 200
+PARTS = 100
+CHORDS = 5
 PAUSE = 0.008
 """Seconds between two tasks to an idle worker, and up to half as much again, by chance."""
 MEMORY = "256M"
@@ -45,6 +49,7 @@ DESCRIPTIONS = {
 }
 AGAINST = {"celeriac": ("redis", "memory")}
 PUBLISH, DRAINS = "Publishing", "Working off a full queue"
+CHORD = "A chord, idle worker"
 LATENCY, RESULT = "From delay() to the task's start, idle worker", "delay().get(), idle worker"
 
 
@@ -160,10 +165,11 @@ def drain_floor(report: Report, options: Options, folder: Path) -> None:
 
 
 def answers(report: Report, options: Options, every: list[System], folder: Path) -> None:
-    """Milliseconds to the start of a task, and to its result. One task at a time."""
+    """Milliseconds to the start of a task, to its result, and to that of a chord. One at a time."""
     count = 10 if options.quick else SAMPLES
     groups = [group for group in (LATENCY, RESULT) if report.wanted(group, "")]
-    if not groups:
+    chords = report.wanted(CHORD, f"of {PARTS}")
+    if not groups and not chords:
         return
     with ExitStack() as stack:
         for system in every:
@@ -181,6 +187,10 @@ def answers(report: Report, options: Options, every: list[System], folder: Path)
                     for share in (0.5, 0.95, 0.99):
                         value = percentile(taken, share) * 1000
                         report.add(group, f"p{share * 100:g}", system.name, value, "ms")
+            for system in turns(every, number) if chords else ():
+                taken = [a_chord(system) for _ in range(1 if options.quick else CHORDS)]
+                value = statistics.median(taken) * 1000
+                report.add(CHORD, f"of {PARTS}", system.name, value, "ms")
 
 
 def to_start(system: System, folder: Path, count: int) -> list[float]:
@@ -207,6 +217,17 @@ def to_result(system: System, folder: Path, count: int) -> list[float]:
             raise AssertionError(f"{system.name}: wrong sum")
         taken.append(time.perf_counter() - start)
     return taken
+
+
+def a_chord(system: System) -> float:
+    """Seconds from before a chord is sent to after its callback's result is there."""
+    add, total = system.task("add"), system.task("total")
+    gc.collect()
+    start = time.perf_counter()
+    result = chord([add.s(index, 2) for index in range(PARTS)], app=system.app)(total.s())
+    if result.get(timeout=60) != sum(range(PARTS)) + 2 * PARTS:
+        raise AssertionError(f"{system.name}: wrong sum")
+    return time.perf_counter() - start
 
 
 def main() -> None:

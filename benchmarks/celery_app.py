@@ -1,6 +1,6 @@
 """The Celery application that `benchmarks.celery` measures, for each broker the same.
 
-Nothing is tuned: Celery's defaults, JSON, one module with three tasks. A worker process takes its
+Nothing is tuned: Celery's defaults, JSON, one module with a few tasks. A worker process takes its
 broker and backend from the environment, the benchmark makes one application per system.
 """
 
@@ -30,6 +30,10 @@ def make(broker: str, backend: str | None) -> Any:
         """A result that somebody wants."""
         return left + right
 
+    def total(numbers: list[int]) -> int:
+        """The callback of a chord."""
+        return sum(numbers)
+
     def stamp(path: str, sent: float) -> None:
         """Note when a task began, beside when it was sent; the clock is the host's."""
         now = time.monotonic()
@@ -41,6 +45,7 @@ def make(broker: str, backend: str | None) -> Any:
 
     app.task(name="bench.noop", ignore_result=True, shared=False)(noop)
     app.task(name="bench.add", shared=False)(add)
+    app.task(name="bench.total", shared=False)(total)
     app.task(name="bench.stamp", ignore_result=True, shared=False)(stamp)
     app.finalize()
     return app

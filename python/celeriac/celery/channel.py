@@ -288,7 +288,9 @@ class Channel(virtual.Channel):
         frame = encode_frame(message, exchange, routing_key)
         priority = self._get_message_priority(message)
         delay = seconds_to_eta(message["headers"], zone=self._eta_zone)
-        ttl = time_to_live(properties, None)
+        # Of a task that has expired the worker says that it is revoked. Were it dropped here, who
+        # waits for its result would wait for ever.
+        ttl = None if message["headers"].get("expires") else time_to_live(properties, None)
         broker = self.broker
         if exchange:
             broker.revocations.overhear(exchange, message)
