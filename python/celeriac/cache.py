@@ -430,7 +430,8 @@ class Cache:
 
     def stats_by_prefix(self, sep: str = ":", most: int = 100) -> dict[str, PrefixStats]:
         """Statistics by what stands in the keys before ``sep``, the prefixes with the most bytes
-        first. Keys without ``sep`` are under ``""``, all prefixes beyond ``most`` in ``"(other)"``.
+        first. Keys without ``sep`` are under ``""``, all prefixes beyond ``most`` in ``"(other)"``,
+        one that is no UTF-8 under the ``repr`` of its bytes.
 
         What all keys begin with (``lead`` of :meth:`Store.cache`; KEY_PREFIX and version where the
         Django backend makes them) isn't looked at.
