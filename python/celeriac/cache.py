@@ -210,7 +210,9 @@ class Cache:
 
         What the function raises reaches the caller and those who wait for it, and nothing is
         stored. None is a value. One that can't be read, its class being gone, is as good as absent.
-        Raises DeadlockError when the function asks for the same key.
+        Raises DeadlockError when the function asks for the same key, itself or in tasks and
+        ``asyncio.to_thread``. Another thread that it waits for (a ``ThreadPoolExecutor``) looks
+        like any other caller, and waits until ``wait`` is over.
         """
         found = self.look(key)
         if found is not MISSING and type(found) is not Named:
