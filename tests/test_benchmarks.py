@@ -23,6 +23,12 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SECONDS = 300
 
+
+@pytest.fixture(scope="module", autouse=True)
+def _path() -> None:
+    sys.path.insert(0, str(ROOT))
+
+
 GROUPS = {
     "cache": {
         "One process",
@@ -139,6 +145,32 @@ def test_bad_option(arguments: list[str], complaint: str) -> None:
     done = run("benchmarks.cache", *arguments)
     assert done.returncode == 2
     assert complaint in done.stderr
+
+
+# What the cache has been promised to be faster at, alone and beside others, and than what.
+ALONE = {
+    *(f"get {kind}" for kind in ("int", "1 KB bytes", "5-field dict", "10 KB list of dicts")),
+    *(f"set {kind}" for kind in ("int", "1 KB bytes", "5-field dict", "10 KB list of dicts")),
+    "get, missing",
+    "get_many of 100 dicts",
+    "incr",
+    "delete dict",
+    "touch dict",
+}
+BESIDE = {f"{call} dict, {n} process{'es' * (n > 1)}" for call in ("get", "set") for n in (1, 2, 4)}
+PEERS = {"locmem", "redis", "django-redis", "diskcache", "pylibmc"}
+
+
+def test_the_cache_is_compared_in_all_that_it_promises() -> None:
+    from benchmarks import cache, cache_systems
+
+    assert {case.name for case in cache_systems.SINGLE} >= ALONE
+    assert {
+        f"{case.name}, {n} process{'es' * (n > 1)}"
+        for case in cache_systems.SHARED
+        for n in cache.SHAPES
+    } >= BESIDE
+    assert set(cache_systems.AGAINST["celeriac"]) == PEERS
 
 
 def test_readme_has_the_numbers_of_its_results() -> None:

@@ -46,6 +46,18 @@ def test_the_real_cache_on_a_load_with_scans() -> None:
     assert ours >= hit_ratio.s3fifo(keys, 150) - len(keys) * 0.005
 
 
+def test_the_small_queue_adapts_to_a_load_of_recency() -> None:
+    from benchmarks import hit_ratio
+
+    chance = random.Random(7)
+    keys = [min(int(chance.paretovariate(0.35)), 5000) + n // 3 for n in range(40_000)]
+    ours, lru = hit_ratio.ours(keys, 500), hit_ratio.lru(keys, 500)
+    fixed = hit_ratio.s3fifo(keys, 500)  # a small queue of one tenth
+    assert fixed < lru - len(keys) * 0.06
+    assert ours > fixed + len(keys) * 0.04
+    assert ours > lru - len(keys) * 0.03
+
+
 # What an adaptive S3-FIFO reached in a simulation, at 1, 5 and 20 % of the footprint.
 REFERENCE = {
     "web07": (43.97, 54.50, 62.69),

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
+
 # What the extension imports while it is initialized, before it: a Ctrl-C during such an import
 # would end as an ImportError.
 import pickle  # noqa: F401
+from typing import TYPE_CHECKING, Any
 
 from celeriac.cache import Cache, CacheStats
 from celeriac.decorators import cached, evict
@@ -29,6 +32,17 @@ from celeriac.prefix_stats import PrefixStats
 from celeriac.queue import Counts, Message, Queue, Waiter
 from celeriac.store import Store, connect, get_default, set_default
 from celeriac.table import Table
+
+if TYPE_CHECKING:
+    from celeriac import aio as aio
+else:
+
+    def __getattr__(name: str) -> Any:
+        """`celeriac.aio`, imported when it is first used."""
+        if name == "aio":
+            return importlib.import_module("celeriac.aio")
+        raise AttributeError(f"module 'celeriac' has no attribute {name!r}")
+
 
 __version__ = "0.1.0"
 

@@ -70,8 +70,17 @@ class DjangoCalls:
         *,
         nx: bool = False,
         xx: bool = False,
+        tags: Iterable[str] = (),
     ) -> bool: ...
-    def add(self, key: Any, value: Any, timeout: Any = ..., version: Any = None) -> bool: ...
+    def add(
+        self,
+        key: Any,
+        value: Any,
+        timeout: Any = ...,
+        version: Any = None,
+        *,
+        tags: Iterable[str] = (),
+    ) -> bool: ...
     def touch(self, key: Any, timeout: Any = ..., version: Any = None) -> bool: ...
     def delete(self, key: Any, version: Any = None) -> bool: ...
     def has_key(self, key: Any, version: Any = None) -> bool: ...
@@ -80,7 +89,12 @@ class DjangoCalls:
     ) -> int: ...
     def get_many(self, keys: Iterable[Any], version: Any = None) -> dict[Any, Any]: ...
     def set_many(
-        self, data: Mapping[Any, Any], timeout: Any = ..., version: Any = None
+        self,
+        data: Mapping[Any, Any],
+        timeout: Any = ...,
+        version: Any = None,
+        *,
+        tags: Iterable[str] = (),
     ) -> list[Any]: ...
 
 class Message:

@@ -14,7 +14,7 @@ from celeriac import tags as tagging
 from celeriac._core import Cache as CoreCache
 from celeriac.cache_entries import MISSING, CacheEntries
 from celeriac.entries import Named
-from celeriac.errors import CeleriacError, ConfigurationError
+from celeriac.errors import CeleriacError, ConfigurationError, SerializationError
 from celeriac.patterns import compiled
 from celeriac.prefix_stats import PrefixStats, by_prefix
 
@@ -75,13 +75,14 @@ class Cache:
     give it (``stale``, ``stale_on_error``), is absent for every other call at once; its memory
     comes back later, so ``len()`` and ``stats()`` may count it until then.
 
-    Thread-safe, fork-safe. Crash-safe: a process that dies while writing leaves the entry old, new
+    Thread-safe, fork-safe. Pickles as its store's URL, its name and its options. Crash-safe: a
+    process that dies while writing leaves the entry old, new
     or absent. Readers take no lock. Errors: :class:`~celeriac.ValueTooLarge`,
     :class:`~celeriac.NotEnoughMemory`, :class:`~celeriac.SerializationError`,
     :class:`~celeriac.ConfigurationError` (the store is closed).
     """
 
-    __slots__ = ("_core", "_entries", "max_entries", "name", "ttl_default")
+    __slots__ = ("_again", "_core", "_entries", "max_entries", "name", "ttl_default")
 
     def __init__(
         self,
@@ -89,8 +90,11 @@ class Cache:
         entries: CacheEntries,
         name: str,
         ttl: float | None,
+        again: Callable[[], Cache],
         max_entries: int | None = None,
     ) -> None:
+        """`again` makes the same handle in whatever process it is unpickled in."""
+        self._again = again
         self._core = core
         self._entries = entries
         self.name = name
@@ -114,6 +118,9 @@ class Cache:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self._again, ()
 
     def _seconds(self, ttl: TTL) -> float | None:
         if isinstance(ttl, _UseDefault):
@@ -202,8 +209,10 @@ class Cache:
             as deleting the key and clearing the cache do: it is given, and not stored.
 
         What the function raises reaches the caller and those who wait for it, and nothing is
-        stored. None is a value.
-        Raises DeadlockError when the function asks for the same key.
+        stored. None is a value. One that can't be read, its class being gone, is as good as absent.
+        Raises DeadlockError when the function asks for the same key, itself or in tasks and
+        ``asyncio.to_thread``. Another thread that it waits for (a ``ThreadPoolExecutor``) looks
+        like any other caller, and waits until ``wait`` is over.
         """
         found = self.look(key)
         if found is not MISSING and type(found) is not Named:
@@ -223,12 +232,14 @@ class Cache:
 
     def look(self, key: Key) -> Any:
         """A value, an entry that has more in it (`Named`), or MISSING; counted as a read."""
-        return self._core.get(key, MISSING)
+        try:
+            return self._core.get(key, MISSING)
+        except SerializationError as error:
+            return self._entries.unreadable(key, error)
 
     def fill(self, key: Key, ttl: TTL = USE_DEFAULT, **options: Any) -> filling.Fill:
         """One call of :meth:`get_or_set`, for who drives it (threads, event loops)."""
-        seconds = self._seconds(ttl)
-        checks.check_ttl(seconds)  # before the function is called
+        seconds = checks.check_ttl(self._seconds(ttl))  # before the function is called
         return filling.Fill(self._entries, key, seconds, **options)
 
     def incr(self, key: Key, delta: int = 1) -> int:
@@ -280,8 +291,7 @@ class Cache:
     def expire_at(self, key: Key, when: float | datetime) -> bool:
         """Let a key expire at a Unix time in seconds, or a datetime (local time, if it names no
         zone); True when it was there."""
-        at = when.timestamp() if isinstance(when, datetime) else checks.moment(when, "when")
-        return self.touch(key, at - time.time())
+        return self.touch(key, checks.moment(when, "when") - time.time())
 
     def persist(self, key: Key) -> bool:
         """Let a key never expire; True when it was there."""
@@ -422,7 +432,8 @@ class Cache:
 
     def stats_by_prefix(self, sep: str = ":", most: int = 100) -> dict[str, PrefixStats]:
         """Statistics by what stands in the keys before ``sep``, the prefixes with the most bytes
-        first. Keys without ``sep`` are under ``""``, all prefixes beyond ``most`` in ``"(other)"``.
+        first. Keys without ``sep`` are under ``""``, all prefixes beyond ``most`` in ``"(other)"``,
+        one that is no UTF-8 under the ``repr`` of its bytes.
 
         What all keys begin with (``lead`` of :meth:`Store.cache`; KEY_PREFIX and version where the
         Django backend makes them) isn't looked at.

@@ -12,10 +12,13 @@ make, `fill.py` what `get_or_set` makes of a stale value.
   one entry the grace of another.
 - E3  What can't be read here is absent for every call, `add` and `get_or_set` included, which
   replace it. (Damage inside of a payload is seen by those that read the value, and by these two.)
+- E4  A value that its serializer fails on, its class being gone, say, is an error for every call
+  but `get_or_set`, for which it is absent.
 """
 
 from __future__ import annotations
 
+import logging
 from contextlib import suppress
 from typing import Any, Final
 
@@ -27,8 +30,13 @@ from celeriac.single_flight import Flights
 from celeriac.tags import NAMESPACE as TAGS_NAMESPACE
 from celeriac.tags import Tags
 
+logger: Final = logging.getLogger("celeriac")
 Key = str | bytes
 MISSING: Final = object()
+UNREADABLE: Final = Named()
+"""Stands for a value that can't be decoded: an entry to look into, in which there is nothing."""
+
+_told: set[str] = set()  # the caches of which an entry that can't be read was logged
 
 
 class Shared:
@@ -111,6 +119,42 @@ class CacheEntries:
             return header, self.format.unpack(entry, header)
         except Unreadable:
             return None
+
+    def unreadable(self, key: Key, error: SerializationError) -> Named:
+        """UNREADABLE, for `get_or_set`; the first of a cache is logged. Raises the error again
+        where the value could be read elsewhere: Django forbids its database to event loops."""
+        if type(error.__cause__).__name__ == "SynchronousOnlyOperation":
+            raise error
+        if self.name not in _told:
+            _told.add(self.name)
+            logger.warning(
+                "celeriac: the value of %r in cache %r is computed anew, for it can't be read: %s. "
+                "Further ones of this cache are not logged in this process.",
+                key,
+                self.name,
+                error,
+            )
+        return UNREADABLE
+
+    def look(self, key: Key) -> Any:
+        """A value, an entry to look into, or MISSING; counted as a read."""
+        try:
+            return self.core.get(key, MISSING)
+        except SerializationError as error:
+            return self.unreadable(key, error)
+
+    def examine(self, key: Key) -> tuple[Any, int, float | None] | None:
+        """Value or entry, version and seconds left; not counted."""
+        with suppress(SerializationError):
+            return self.core.examine(key, True)
+        while (before := self.core.examine(key, False)) is not None:
+            try:
+                return self.core.examine(key, True)
+            except SerializationError as error:
+                after = self.core.examine(key, False)
+                if after is not None and after[1] == before[1]:  # else it was written meanwhile
+                    return self.unreadable(key, error), after[1], after[2]
+        return None
 
     def open(self, key: Key, entry: Any, default: Any) -> Any:
         """The value of an entry just read, or ``default``: then it wasn't a hit."""

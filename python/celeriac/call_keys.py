@@ -128,7 +128,13 @@ class Arguments:
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function
-        self._signature = inspect.signature(function)
+        try:
+            self._signature = inspect.signature(function)
+        except ValueError as error:  # of some that are written in C
+            raise ConfigurationError(
+                f"{name_of(function)} says nothing about its arguments ({error}): wrap it in a "
+                "function that names them"
+            ) from None
         parameters = self._signature.parameters.values()
         self._names = [p.name for p in parameters]
         self._variable = next((p.name for p in parameters if p.kind is p.VAR_KEYWORD), None)
@@ -160,10 +166,16 @@ class Arguments:
             if field is None:
                 continue
             name = re.split(r"[.\[]", field, maxsplit=1)[0]
+            if name == self._variable:
+                raise ConfigurationError(
+                    f"{what} {template!r}: {name_of(self.function)}() has any number of arguments "
+                    f"in {name!r}: name one of them, without {name!r}"
+                )
             if name not in self._names and not (self._open and name.isidentifier()):
+                known = [name for name in self._names if name != self._variable]
                 raise ConfigurationError(
                     f"{what} {template!r}: {name_of(self.function)}() has no argument "
-                    f"{name!r}; it has {', '.join(self._names) or 'none'}"
+                    f"{name!r}; it has {', '.join(known) or 'none'}"
                 )
 
 
@@ -182,7 +194,13 @@ def derived(name: str, named: Mapping[str, Any]) -> str:
     parts = []
     for argument, value in named.items():
         try:
-            parts.append(f"{argument}={_rendered(value)}")
+            shown = argument if argument.isidentifier() else repr(argument)  # of ** it may be any
+            parts.append(f"{shown}={_rendered(value)}")
+        except RecursionError:
+            raise TypeError(
+                f"no key can be derived for {name}(): its argument {argument!r} is nested too "
+                "deeply, or holds itself; give key= a template or a callable"
+            ) from None
         except TypeError as error:
             raise TypeError(
                 f"no key can be derived for {name}(): its argument {argument!r} has "

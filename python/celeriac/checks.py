@@ -9,16 +9,16 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Iterable, Mapping
+from datetime import datetime, timezone
 from typing import Any, TypeVar
 
 LARGEST = 2**63 - 1
 _Item = TypeVar("_Item")
 
 
-def check_ttl(ttl: object, what: str = "ttl") -> None:
-    """Raises TypeError or ValueError for what isn't a number of seconds or None."""
-    if ttl is not None:
-        _check_number(ttl, what, "a number of seconds or None")
+def check_ttl(ttl: object, what: str = "ttl") -> float | None:
+    """The seconds, or None. Raises TypeError or ValueError for what is neither."""
+    return None if ttl is None else _check_number(ttl, what, "a number of seconds or None")
 
 
 def seconds(value: object, what: str) -> float:
@@ -46,7 +46,13 @@ def limited(value: object, what: str, least: float | None = None, *, above: bool
 
 
 def moment(value: object, what: str) -> float:
-    """A Unix time in seconds; infinite is never. Raises TypeError, ValueError."""
+    """A Unix time in seconds; infinite is never. A datetime without a zone is local time. Raises
+    TypeError, ValueError."""
+    if isinstance(value, datetime):
+        try:
+            return value.timestamp()
+        except (OverflowError, ValueError, OSError):  # in the first or last year of the calendar
+            return value.replace(tzinfo=timezone.utc).timestamp()
     return _check_number(value, what, "a Unix time in seconds or a datetime")
 
 

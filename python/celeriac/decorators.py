@@ -24,6 +24,7 @@ import inspect
 import pickle
 import sys
 from collections.abc import Callable, Generator, Iterable
+from types import CodeType, FrameType
 from typing import Any, TypeVar
 
 from celeriac import aio_fill, call_keys, checks
@@ -140,10 +141,7 @@ class CachedFunction:
                 f"@cached takes a function, not {type(function).__name__}: put it below "
                 "@staticmethod, @classmethod and @property"
             )
-        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-            raise TypeError(
-                f"{call_keys.name_of(function)}() is a generator: it has no value to keep"
-            )
+        _check_no_generator(function, "has no value to keep")
         self._function = function
         self._arguments = call_keys.Arguments(function)
         self._key = key
@@ -245,6 +243,23 @@ class CachedFunction:
         return value
 
 
+def _check_no_generator(function: object, why: str) -> None:
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise TypeError(f"{call_keys.name_of(function)}() is a generator: it {why}")
+
+
+def _is_being_decorated(function: Any, caller: FrameType) -> bool:
+    """Whether the line that calls a decorator is one of those above the function's body: a key
+    that is a function is called by a line behind it, or is a lambda."""
+    code = getattr(inspect.unwrap(function) if callable(function) else None, "__code__", None)
+    if not isinstance(code, CodeType) or code.co_name == "<lambda>":
+        return False
+    first = code.co_firstlineno
+    body = [line for _, _, line in code.co_lines() if line is not None and line > first]
+    here = any(constant is code for constant in caller.f_code.co_consts)
+    return here and first <= caller.f_lineno <= min(body, default=first)
+
+
 def _mark_async(function: Any) -> None:
     """Let inspect and asyncio take a callable object for an async function."""
     if hasattr(inspect, "markcoroutinefunction"):  # CPython 3.12
@@ -292,6 +307,8 @@ def cached(
         "lock": lock,
         "wait": wait,
     }
+    for name in ("stale", "stale_on_error", "early", *(() if wait is None else ("wait",))):
+        checks.seconds(options[name], name)
 
     def decorate(function: Callable[..., Any]) -> CachedFunction:
         return CachedFunction(function, ttl, key, prefix, tags, cache, options)
@@ -316,8 +333,13 @@ def evict(
     """
 
     checks.text(prefix, "prefix")
+    if len(keys) == 1 and _is_being_decorated(keys[0], sys._getframe(1)):
+        raise TypeError('@evict without parentheses: it takes the keys to remove, @evict("key")')
 
     def decorate(function: _Function) -> _Function:
+        if not callable(function):
+            raise TypeError(f"@evict takes a function, not {type(function).__name__}")
+        _check_no_generator(function, "would evict before its body runs")
         arguments = call_keys.Arguments(function)
         for key in keys:
             if isinstance(key, str):

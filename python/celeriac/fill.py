@@ -5,8 +5,8 @@ What is found decides, in this order:
     fresh            given at once, unless early refresh says that it is time (below)
     stale            its ttl has passed, but not `stale` seconds more: who gets the flight computes
                      anew, everybody else is given the stale value at once
-    none             who gets the flight computes, the others sleep until it has landed, at most
-                     `wait` seconds, and then compute themselves
+    none             or one that can't be read: who gets the flight computes, the others sleep until
+                     it has landed, at most `wait` seconds, and then compute themselves
 
 If the function raises, its caller gets the exception, and so do those who wait for it (an equal
 one, or they compute all at once; see `single_flight.py`), unless a value is there whose ttl passed
@@ -20,10 +20,11 @@ delta seconds to compute is computed anew by somebody when ``-delta * beta * ln(
 than the seconds that it has left. The others go on with the old one.
 
 An entry is kept for ttl + max(stale, stale_on_error) seconds, and knows the second part. The value
-is stored by `add` where there was none, and in place of a stale one only while that is still there,
-so that a `set` during the computation wins; and not at all when the key was deleted, or the cache
-cleared, while its flight was in the air (F4 there). Who computes without a flight (`lock=False`,
-or after `wait`) doesn't notice that a missing key was deleted once more.
+is stored by `add` where there was none, and in place of a stale one, or one that can't be read,
+only while that is still there, so that a `set` during the computation wins; and not at all when the
+key was deleted, or the cache cleared, while its flight was in the air (F4 there). Who computes
+without a flight (`lock=False`, or after `wait`) doesn't notice that a missing key was deleted once
+more.
 """
 
 from __future__ import annotations
@@ -34,13 +35,15 @@ import math
 import random
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Final, NamedTuple
 
 from celeriac import tags as tagging
-from celeriac.cache_entries import MISSING, CacheEntries, Key
+from celeriac.cache_entries import MISSING, UNREADABLE, CacheEntries, Key
 from celeriac.checks import seconds
 from celeriac.entries import Named
+from celeriac.errors import SerializationError
 from celeriac.single_flight import Flight, InTheAir, Place
 
 logger: Final = logging.getLogger("celeriac")
@@ -100,6 +103,7 @@ class Fill:
         self._deadline = FOR_EVER
         self.place: Place | None = None
         self.found: Found | None = None
+        self._unreadable = 0  # the version of what is in the value's place, if that can't be read
         self._flight: Flight | None = None
         self._failure: BaseException | None = None
         self._awaited = ""
@@ -113,7 +117,7 @@ class Fill:
         Not if somebody has, and gave what the core said (an entry, or MISSING) as `found`."""
         value, self._first = self._first, None
         if value is None:
-            value = self._entries.core.get(self._key, MISSING)
+            value = self._entries.look(self._key)
         if type(value) is Named:
             if self._look_closer():
                 return True
@@ -132,15 +136,23 @@ class Fill:
         return now is not None and now.age < 0 and (not before or now.version != before.version)
 
     def _look_closer(self) -> bool:
-        self.found = None
-        seen = self._entries.core.examine(self._key, True)
+        self.found, self._unreadable = None, 0
+        seen = self._entries.examine(self._key)
         if seen is None:
             return False
         value, version, left = seen
+        if value is UNREADABLE:
+            self._unreadable = version
+            return False
         if type(value) is not Named:
             self.found = Found(value, -FOR_EVER, False, version)
             return True
-        opened = self._entries.opened(value)
+        try:
+            opened = self._entries.opened(value)
+        except SerializationError as error:
+            self._entries.unreadable(self._key, error)
+            self._unreadable = version
+            return False
         if opened is None:
             return False
         header, value = opened
@@ -230,8 +242,9 @@ class Fill:
             return value
         if self._make_room is not None:
             self._make_room()
-        while self.found is not None:  # stale, or fresh and drawn for early refresh
-            if entries.core.compare_and_set(self._key, self.found.version, packed, kept):
+        # stale, or fresh and drawn for early refresh, or not to be read
+        while version := self._unreadable if self.found is None else self.found.version:
+            if entries.core.compare_and_set(self._key, version, packed, kept):
                 return self._kept(value)
             if self.look_again():  # a set() came first: it is as new
                 return self.answer
@@ -239,10 +252,12 @@ class Fill:
                 return value
         if entries.add(self._key, packed, kept):
             return self._kept(value)
-        value_of_another = entries.core.get(self._key, value)  # a set() came first: it is as new
-        if type(value_of_another) is Named:
-            return entries.open(self._key, value_of_another, value)
-        return value_of_another
+        another = entries.look(self._key)  # a set() came first: it is as new
+        if type(another) is Named:
+            with suppress(SerializationError):
+                return entries.open(self._key, another, value)
+            return value
+        return value if another is MISSING else another
 
     def _is_spoilt(self) -> bool:
         return self._flight is not None and self._entries.shared.flights.is_spoilt(self._flight)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from celeriac import checks, green
@@ -149,12 +149,16 @@ class Queue:
     one acknowledgement of it succeeds; a dead consumer's messages are ready again as soon as its
     death is noticed. First in, first out within a priority.
 
-    Thread-safe, fork-safe. Crash-safe: a process killed inside put() has put or not.
+    Thread-safe, fork-safe. Pickles as its store's URL, its name and the options that it was given.
+    Crash-safe: a process killed inside put() has put or not.
     """
 
-    __slots__ = ("_core", "_store", "_waiter", "name")
+    __slots__ = ("_again", "_core", "_store", "_waiter", "name")
 
-    def __init__(self, store: CoreStore, core: CoreQueue, name: str) -> None:
+    def __init__(
+        self, store: CoreStore, core: CoreQueue, name: str, again: Callable[[], Queue]
+    ) -> None:
+        self._again = again
         self._store = store
         self._core = core
         self._waiter: CoreWaiter | None = None
@@ -162,6 +166,9 @@ class Queue:
 
     def __repr__(self) -> str:
         return f"<Queue {self.name!r}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self._again, ()
 
     def put(
         self,

@@ -4,18 +4,21 @@ A flight is an entry of a table (which is never evicted), under the key, that na
 the process, by a name that the store can ask after, and the flight.
 
     absent --add--> in flight --delete--> absent      the normal life
-    in flight --compare_and_set--> failed             its function raised
+    in flight --compare_and_set--> awaited            another asks for the key
+    awaited --delete--> absent                        its function returned
+    awaited --compare_and_set--> failed               its function raised
     failed --its time is over--> absent
-    in flight, its key deleted, or the cache cleared --delete--> absent: it is spoilt
-    in flight, its process dead, or failed --compare_and_set--> in flight, by another
+    in flight or awaited, its key deleted, or the cache cleared --delete--> absent: it is spoilt
+    the same, its process dead, or failed --compare_and_set--> in flight, by another
 
 - Who can add the entry computes. Others read the entry's change count, look again whether the value
   has come meanwhile, and sleep until the count changes: by the delete, or because the store wakes
   all sleepers when a process dies. There is no polling, and no wait outlasts its deadline.
-- A flight that failed is named with its error, for a few seconds: those who waited for this very
-  flight raise the same (`flight_errors.py`), as in Go's singleflight; were they to compute one
-  after the other, the last would wait for as many failures as there are callers. An error that
-  can't be handed on lets them compute all at once. Who comes later finds no flight, and takes off.
+- A flight that failed is named with its error, for a few seconds, if somebody waits for it: those
+  who waited for this very flight raise the same (`flight_errors.py`), as in Go's singleflight; were
+  they to compute one after the other, the last would wait for as many failures as there are
+  callers. An error that can't be handed on lets them compute all at once. Who comes later finds no
+  flight, and takes off.
 - F1  At most one living process is named at a time, so at most one computes within `wait`. Who has
   waited longer computes without a flight: a function that never returns holds up nobody for ever.
 - F2  Killed at any instruction: the entry names a dead process, which the first to look replaces.
@@ -45,6 +48,7 @@ from celeriac.errors import DeadlockError, NotEnoughMemory
 TABLE: Final = "celeriac.flights"
 LONGEST: Final = 3600.0
 LONGEST_KEY: Final = 65_535
+AWAITED: Final = " awaited"
 FAILED: Final = 5.0
 """Seconds in which those who wait for a flight are to look what it failed of; a wake-up later."""
 
@@ -144,7 +148,13 @@ class Flights:
                     if mark == awaited.encode():
                         return Failed(flight_errors.read(error))
                 elif self._store.is_alive(str(other).partition(" ")[0]):
-                    return InTheAir(str(other))
+                    theirs = str(other).removesuffix(AWAITED)
+                    with suppress(NotEnoughMemory):  # then it fails unheard
+                        if theirs == other and not self._table.compare_and_set(
+                            key, version, theirs + AWAITED, LONGEST
+                        ):
+                            continue  # it has ended, or another was first to say so
+                    return InTheAir(theirs)
                 if self._table.compare_and_set(key, version, flight.mark, LONGEST):
                     flight.ends = ends
                     return flight
@@ -173,7 +183,7 @@ class Flights:
         """Whether its key was deleted since it took off."""
         if time.monotonic() >= flight.ends:
             return False  # it never had an entry, or that has expired
-        return bool(self._table.get(flight.place[1]) != flight.mark)
+        return self._table.get(flight.place[1]) not in (flight.mark, flight.mark + AWAITED)
 
     def land(self, flight: Flight, error: Exception | None) -> None:
         """End a flight, and wake who waits for it. The value has been stored, or won't be, because
@@ -182,12 +192,15 @@ class Flights:
         if flight.pid != os.getpid():
             return  # a forked child left the function: the flight is its parent's
         key = flight.place[1]
-        mark, version = self._table.get_versioned(key)
-        if mark != flight.mark:
-            return
-        if error is not None:
-            failed = flight.mark.encode() + b"\n" + flight_errors.written(error)
-            with suppress(NotEnoughMemory):
-                self._table.compare_and_set(key, version, failed, FAILED)
+        for _ in range(8):  # between two calls somebody may begin to wait
+            mark, version = self._table.get_versioned(key)
+            if mark not in (flight.mark, flight.mark + AWAITED):
                 return
-        self._table.compare_and_delete(key, version)
+            if error is not None and mark != flight.mark:
+                failed = flight.mark.encode() + b"\n" + flight_errors.written(error)
+                with suppress(NotEnoughMemory):
+                    if self._table.compare_and_set(key, version, failed, FAILED):
+                        return
+                    continue
+            if self._table.compare_and_delete(key, version):
+                return

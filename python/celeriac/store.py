@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import dataclasses
+import functools
 import os
 import threading
 import weakref
@@ -73,6 +74,11 @@ class Store:
             root, name, path = url.name, "", url.name
         else:
             root, name = os.environ.get("CELERIAC_SHM_DIR") or "/dev/shm", url.name
+            if not os.path.isabs(root):
+                raise ConfigurationError(
+                    f"CELERIAC_SHM_DIR={root!r} depends on where a process was started: stores are "
+                    "shared by all who have the same absolute path"
+                )
             path = f"{root}/celeriac-{os.geteuid()}/{name}"
         _check_mode(path, options.mode)
         self._core = _core.open_local(
@@ -172,14 +178,26 @@ class Store:
             lead=lead_size(lead),
         )
         entries = CacheEntries(core, namespace, self._shared, written)
-        return Cache(core, entries, namespace, ttl, max_entries)
+        again = functools.partial(
+            self.cache,
+            namespace,
+            ttl=ttl,
+            serializer=serializer,
+            compressor=compressor,
+            compress_above=compress_above,
+            max_entries=max_entries,
+            overflow=overflow,
+            lead=lead,
+        )
+        return Cache(core, entries, namespace, ttl, again, max_entries)
 
     def table(self, name: str, *, ttl: float | None = None) -> Table:
         """A table: like a cache, but its entries are never evicted. For small shared state."""
         _check_name(name, "a table")
         checks.check_ttl(ttl)
         core = self._core.cache(name, table=True, pickle_all=False)
-        return Table(core, CacheEntries(core, name, self._shared), name, ttl)
+        again = functools.partial(self.table, name, ttl=ttl)
+        return Table(core, CacheEntries(core, name, self._shared), name, ttl, again)
 
     def queue(
         self,
@@ -224,7 +242,16 @@ class Store:
             drop_oldest=drop_oldest,
             owner_bound=owner_bound,
         )
-        return Queue(self._core, core, name)
+        again = functools.partial(
+            self.queue,
+            name,
+            max_length=max_length,
+            max_deliveries=max_deliveries,
+            drop_oldest=drop_oldest,
+            owner_bound=owner_bound,
+            create=create,
+        )
+        return Queue(self._core, core, name, again)
 
     def caches(self) -> list[str]:
         """Names of all caches that were ever used, in no order."""

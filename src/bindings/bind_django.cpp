@@ -379,14 +379,14 @@ PyMethodDef* methods() {
                   "get($self, key, default=None, version=None)\n--\n\n"
                   "The value of a key, or `default`. A stored None is a value."),
       fast_method("set", &store<StoreMode::kSet>,
-                  "set($self, key, value, timeout=..., version=None, *, nx=False, xx=False)\n"
-                  "--\n\n"
-                  "Store a value, and say whether it was stored.\n\n"
+                  "set($self, key, value, timeout=..., version=None, *, nx=False, xx=False, "
+                  "tags=())\n--\n\n"
+                  "Store a value, and say whether it was stored. For `tags` see `invalidate`.\n\n"
                   "With `nx` only if the key is missing, with `xx` only if it is there. A value "
                   "that the store\ncan't hold removes the old one, then raises ValueTooLarge or "
                   "NotEnoughMemory."),
       fast_method("add", &store<StoreMode::kAdd>,
-                  "add($self, key, value, timeout=..., version=None)\n--\n\n"
+                  "add($self, key, value, timeout=..., version=None, *, tags=())\n--\n\n"
                   "Store a value if the key is missing, in one step; True if it was missing."),
       fast_method("touch", &touch,
                   "touch($self, key, timeout=..., version=None)\n--\n\n"
@@ -417,7 +417,7 @@ PyMethodDef* bound_methods() {
                   "get_many($self, keys, version=None)\n--\n\n"
                   "The values of those keys that are there."),
       fast_method("set_many", &as_function<&checked<&set_many>>,
-                  "set_many($self, data, timeout=..., version=None)\n--\n\n"
+                  "set_many($self, data, timeout=..., version=None, *, tags=())\n--\n\n"
                   "Store several values; returns the keys whose value the store could not hold.\n\n"
                   "Those keys are gone then, as after a `set` that failed."),
       {nullptr, nullptr, 0, nullptr},

@@ -6,11 +6,28 @@
 #include "arena/crash_point.hpp"
 #include "memory/block_states.hpp"
 #include "memory/copy.hpp"
+#include "platform/blocking.hpp"
 #include "platform/futex.hpp"
 #include "store/resize.hpp"
 #include "sync/parker.hpp"
 
 namespace celeriac {
+namespace {
+
+// Longer than a few writers of large values need, on a busy machine; who is stopped in the midst of
+// writing holds up no longer.
+constexpr std::uint64_t kWritersPatience = 250 * kMillisecond;
+
+bool is_full(const Result<Reserved>& reserved) {
+  return !reserved && reserved.status().code() == Code::kNotEnoughMemory;
+}
+
+void nap() {
+  const BlockingRegion region;
+  pause_ms(1);
+}
+
+}  // namespace
 
 // ------------------------------------------------------------------------------- writing
 
@@ -70,6 +87,16 @@ Result<Reserved> Cache::write(std::uint32_t space, const Place& place, std::stri
     write_head(room.place, head, 0);
   } else {
     Result<Reserved> reserved = eviction_.reserve(head, place.hash, old, now, me);
+    // What others are writing can't give way now, and can in a moment.
+    const std::uint64_t patience = now + kWritersPatience;
+    for (int quiet = 0; quiet < 3 && is_full(reserved) && now_ns() < patience;) {
+      if (eviction_.being_written(me)) {
+        nap();
+      } else {
+        ++quiet;  // done meanwhile; and the next may have begun
+      }
+      reserved = eviction_.reserve(head, place.hash, old, now, me);
+    }
     if (!reserved) return reserved.status();
     room = reserved.take();
   }
@@ -105,6 +132,7 @@ Result<bool> Cache::store(std::uint32_t space, std::string_view key, const Value
   const Status fits = check_size(key.size(), value.bytes.size(), spaces_.pinned(space));
   if (!fits) return refused(fits);
   Fit fit = Fit::kProper;  // of a larger table
+  bool drained = false;
   for (int attempt = 0; attempt < 16; ++attempt) {
     // What is there now decides into which queue an entry goes, and whether there is any use in
     // writing one; both are asked again under the mutex.
@@ -140,7 +168,8 @@ Result<bool> Cache::store(std::uint32_t space, std::string_view key, const Value
       discard(room, me);
       return false;
     }
-    if (!room.location.pinned() && !segments_.writable(room)) continue;  // it was drained
+    drained = !room.location.pinned() && !segments_.writable(room);
+    if (drained) continue;                        // by others, who need its room
     if (!found && !old.free() && attempt == 0) {  // another key's: this one is new
       guard.unlock();
       discard(room, me);
@@ -170,14 +199,21 @@ Result<bool> Cache::store(std::uint32_t space, std::string_view key, const Value
     const Leftover left = index_.link(
         place.shard, way, IndexWord::make(room.location, place.tag, generation, old.frequency()),
         room.head, found ? &*found : nullptr, me);
+    Eviction::SweptBucket swept{};
+    if (room.location.pinned()) eviction_.sweep_on(place.shard, &swept, me);
     guard.unlock();
     CELERIAC_CRASH_POINT("cache.set.unlocked");
     eviction_.collect(left, me);
+    for (const Leftover& l : swept) eviction_.collect(l, me);
     if (expired)
       spaces_.counters(space, key, me).expirations.fetch_add(1, std::memory_order_relaxed);
     spaces_.counters(space, key, me).sets.fetch_add(1, std::memory_order_relaxed);
     changed(space, place.hash);
     return true;
+  }
+  if (drained) {  // again and again: evicted as soon as it is stored
+    const Result<Met> erased = erase(space, key, me);
+    return erased ? Result<bool>(true) : Result<bool>(erased.status());
   }
   return refused({Code::kNotEnoughMemory,
                   "the arena is full of tables and messages: the index can't grow; raise memory="});

@@ -12,7 +12,7 @@ namespace celeriac {
 namespace {
 
 constexpr std::uint64_t kMostBytes = 1ULL << 32U;  // a walk over more is over nonsense
-constexpr std::uint64_t kHalf = 1ULL << 31U;       // of a log, as a share
+constexpr std::uint64_t kRecent = 3ULL << 29U;     // three eighths of a log, as a share
 
 void copy_across(char* to, const char* from, std::uint64_t n) {
   std::uint64_t buffer[32];
@@ -106,7 +106,7 @@ void Eviction::judge(std::uint32_t number, Found& entry, const Place& place, Fat
     return;
   }
   if (!absent && fate == Fate::kPolicy && frequency > 0) {
-    const bool recent = segments_.log(at.log).small_share.load(std::memory_order_relaxed) > kHalf;
+    const bool recent = segments_.log(at.log).small_share.load(std::memory_order_relaxed) > kRecent;
     const bool main = at.queue == kMainQueue || (frequency >= 2 && !recent);
     const unsigned left = at.queue == kMainQueue && !recent ? frequency - 1 : 0;
     if (relocate(number, entry, place, main ? kMainQueue : kSmallQueue, left, fate, me)) return;
@@ -370,6 +370,25 @@ std::uint64_t Eviction::drop_expired_blocks(OwnerTag me) {
     freed += bytes.value_or(0);
   }
   return freed;
+}
+
+void Eviction::sweep_on(std::uint32_t shard_index, SweptBucket* left, OwnerTag me) {
+  layout::Shard& shard = index_.shard(shard_index);
+  const TableWord t{shard.table.load(std::memory_order_relaxed)};
+  layout::Bucket* buckets = index_.buckets(t);
+  if (buckets == nullptr) return;
+  const std::uint64_t at = shard.hand.load(std::memory_order_relaxed) % t.size();
+  shard.hand.store(at + 1, std::memory_order_relaxed);
+  for (std::size_t i = 0; i < left->size(); ++i) {
+    layout::Word& way = buckets[at].ways[i];
+    Found entry{&way, {way.load(std::memory_order_relaxed)}, {}, {}};
+    if (entry.word.free() || !entry.word.location().pinned()) continue;
+    if (!index_.entry(entry.word, &entry.place, &entry.head)) continue;
+    if (index_.present(entry.word, entry.head)) continue;
+    count_out(entry, me);
+    (*left)[i] = index_.unlink(shard_index, &way, me);
+    CELERIAC_CRASH_POINT("eviction.sweep.one");
+  }
 }
 
 bool Eviction::drop_absent(OwnerTag me) {

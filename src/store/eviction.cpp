@@ -111,6 +111,14 @@ Result<Reserved> Eviction::room_for(SegmentPlace to, const EntryHead& head, Room
   return base_.no_room(Heap::cost(kSinglePlace + bytes), last, me);
 }
 
+bool Eviction::being_written(OwnerTag me) {
+  const LogGuard guard(base_, segments_, me);
+  for (std::uint32_t number = 1; guard.held() && number < segments_.high(); ++number) {
+    if (segments_.being_written(number)) return true;
+  }
+  return false;
+}
+
 void Eviction::abandon(const Reserved& r, OwnerTag me) {
   const LogGuard guard(base_, segments_, me);
   if (!guard.held()) return;

@@ -14,7 +14,7 @@
 //   the share              begins at 10 %; a hit in the ghost of small raises it by
 //                          max(1, |ghost of main| / |ghost of small|) entries, a hit in the ghost
 //                          of main lowers it likewise; 1 % to 99 %
-//   more than half         of the log is the small queue's: what was read last counts more than
+//   more than 3/8          of the log are the small queue's: what was read last counts more than
 //                          what was read often. So nothing goes from its end to the main queue,
 //                          and a second round begins from frequency 0 in either.
 //   a new value            stays in its key's queue, with its key's frequency
@@ -36,7 +36,9 @@
 // victim and the shares are where they were left.
 #pragma once
 
+#include <array>
 #include <cstdint>
+#include <iterator>
 #include <optional>
 #include <vector>
 
@@ -58,6 +60,9 @@ class Eviction {
   // Crash-safe: the room of a dead caller is garbage; evictions entry by entry, as delete.
   Result<Reserved> reserve(const EntryHead& head, std::uint64_t hash, IndexWord old,
                            std::uint64_t now, OwnerTag me);
+  // Is a living process, right now, writing an entry whose segment can't give way until it's done?
+  // REQUIRES: the caller holds no mutex of the arena. Thread-safe.
+  bool being_written(OwnerTag me);
   // The entry wasn't linked. Thread-safe. Crash-safe: the room stays counted until its segment
   // goes.
   void abandon(const Reserved& r, OwnerTag me);
@@ -108,6 +113,12 @@ class Eviction {
   // is gone. REQUIRES: the caller holds no mutex of the arena. Thread-safe.
   // Crash-safe: entry by entry, as delete.
   bool drop_absent(OwnerTag me);
+
+  using SweptBucket = std::array<Leftover, std::size(layout::Bucket{}.ways)>;
+  // Unlinks what has expired in one more bucket of the shard, if it is a table's: what nobody asks
+  // for again goes as others come. REQUIRES: the shard's mutex. Thread-safe.
+  // Crash-safe: entry by entry, as delete; what wasn't collected is found by a sweep of the heap.
+  void sweep_on(std::uint32_t shard, SweptBucket* left, OwnerTag me);
 
   // An entry that is linked and goes is counted as evicted or expired; one that was cleared, or set
   // under an earlier name of the place, isn't.

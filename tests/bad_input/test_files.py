@@ -115,6 +115,15 @@ def test_no_such_root(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
         celeriac.connect("shm://app", create=False)
 
 
+def test_root_that_depends_on_the_directory(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
+    monkeypatch.chdir(root)
+    monkeypatch.setenv("CELERIAC_SHM_DIR", "stores")
+    (root / "stores").mkdir()
+    with pytest.raises(celeriac.ConfigurationError, match="'stores' depends on where a process"):
+        celeriac.connect("shm://app")
+    assert list((root / "stores").iterdir()) == []
+
+
 # ------------------------------------------------------------------ what they are
 
 

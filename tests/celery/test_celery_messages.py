@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
 from typing import Any
+from uuid import UUID
 
+import kombu
 import pytest
+from kombu import message as kombu_message
+from kombu.exceptions import ContentDisallowed, DecodeError
 
 from celeriac.celery.messages import decode_frame, encode_frame, seconds_to_eta, time_to_live
 
@@ -107,3 +111,37 @@ def test_time_to_live(
     properties: dict[str, Any], queue_ttl: float | None, ttl: float | None
 ) -> None:
     assert time_to_live(properties, queue_ttl) == ttl
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        [[1, "ü"], {"k": 1.5}, {"callbacks": None}],
+        {"__type__": "x"},
+        {"when": datetime(2026, 1, 2, tzinfo=timezone.utc), "id": UUID(int=7), "raw": b"\xff"},
+    ],
+)
+@pytest.mark.parametrize("serializer", ["json", "pickle"])
+def test_payloads_are_decoded_as_by_kombu(
+    connection: kombu.Connection, value: object, serializer: str
+) -> None:
+    channel = connection.default_channel
+    kombu.Producer(channel).publish(value, routing_key="q", serializer=serializer)
+    message = channel.basic_get("q", no_ack=True)
+    message.accept = {message.content_type}
+    assert message.decode() == kombu_message.Message._decode(message)
+    message.accept = {"application/x-other"}
+    for decode in (message._decode, lambda: kombu_message.Message._decode(message)):
+        with pytest.raises(ContentDisallowed):
+            decode()
+
+
+@pytest.mark.parametrize("body", [b"{", b"\xff\xfe", b'{"__type__":"datetime","__value__":"x"}'])
+def test_a_body_that_is_no_json_is_kombus_error(connection: kombu.Connection, body: bytes) -> None:
+    channel = connection.default_channel
+    options = {"content_type": "application/json", "content_encoding": "utf-8"}
+    kombu.Producer(channel).publish(body, routing_key="q", **options)
+    message = channel.basic_get("q", no_ack=True)
+    with pytest.raises(DecodeError):
+        message.decode()

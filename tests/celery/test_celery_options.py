@@ -54,6 +54,8 @@ FROM_REDIS = dict.fromkeys(
         ({"connect_option": {}}, "did you mean 'connect_options'"),
         ({"priority_order": "Redis"}, "priority_order='Redis': 'rabbitmq' or 'redis'"),
         ({"deadletter_queue": 5}, "deadletter_queue=5: the name of a queue"),
+        ({"eta_timezone": "Europe/Berln"}, "eta_timezone='Europe/Berln': the name of a time zone"),
+        ({"eta_timezone": 1}, "eta_timezone=1: the name of a time zone"),
         ({"connect_options": "memory=1G"}, "connect_options='memory=1G': a dict"),
         ({"connect_options": {"memroy": "1G"}}, "Did you mean 'memory'"),
         ({"connect_options": {"memory": "x"}}, "is not a size"),

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import inspect
 import pickle
+import subprocess
+import sys
+import textwrap
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -217,3 +220,13 @@ def test_waiting_for_a_change(url: str) -> None:
                 await table.wait_for_change("k", seen, "1")  # type: ignore[arg-type]
 
     asyncio.run(main())
+
+
+def test_the_module_is_there_when_it_is_named() -> None:
+    code = """
+        import sys, celeriac
+        assert "celeriac.aio" not in sys.modules
+        assert celeriac.aio.connect is sys.modules["celeriac.aio"].connect
+        assert not hasattr(celeriac, "ajo")
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True)

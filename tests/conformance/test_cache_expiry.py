@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from datetime import datetime
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
 import pytest
 
-from celeriac import Cache, Store
+from celeriac import Cache, Store, cached
 
 SOON = 0.03
 
@@ -166,14 +167,21 @@ def test_zero_or_less_is_expired_at_once(cache: Cache, ttl: Any) -> None:
 @pytest.mark.parametrize("ttl", [40, 40.0, 39.5, True, Decimal(40), Fraction(79, 2)])
 def test_numbers_of_seconds(cache: Cache, ttl: Any) -> None:
     cache.set("k", 1, ttl)
-    assert float(ttl) - 0.5 < (cache.ttl("k") or 0) <= float(ttl)
+    cache.get_or_set("computed", lambda: 1, ttl)
+    cached(ttl, key="decorated", cache=cache, stale=5)(lambda: 1)()
+    for key in ("k", "computed", "decorated"):
+        assert float(ttl) - 0.5 < (cache.ttl(key) or 0) <= float(ttl)
 
 
-@pytest.mark.parametrize("ttl", [math.inf, 1e300, 10**30])
+@pytest.mark.parametrize("ttl", [math.inf, 1e300, 10**30, 10**400])
 def test_very_long_is_for_ever(cache: Cache, ttl: Any) -> None:
     cache.set("k", 1, ttl)
     assert cache.get("k") == 1
     assert cache.ttl("k") is None
+    cache.get_or_set("computed", lambda: 1, ttl, stale=60)
+    assert cache.ttl("computed") is None
+    cached(ttl, key="decorated", cache=cache)(lambda: 1)()
+    assert cache.ttl("decorated") is None
 
 
 @pytest.mark.parametrize(
@@ -215,6 +223,23 @@ def test_touch_expire_persist(cache: Cache) -> None:
     assert cache.touch("k", SOON) is True
     after(SOON)
     assert "k" not in cache
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Asia/Tokyo", "America/New_York"])
+def test_expire_at_the_ends_of_the_calendar(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch, zone: str
+) -> None:
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        cache.set_many({"past": 1, "future": 1})
+        assert cache.expire_at("past", datetime.min) is True
+        assert "past" not in cache
+        assert cache.expire_at("future", datetime.max) is True
+        assert (cache.ttl("future") or math.inf) > 1e9
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 def test_touch_saves_from_expiring(cache: Cache) -> None:

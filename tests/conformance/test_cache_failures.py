@@ -285,6 +285,18 @@ def test_tasks_and_threads_together(url: str, waiting: Until) -> None:
     asyncio.run(main())
 
 
+def test_failures_that_nobody_waits_for_leave_nothing(store: Store, cache: Cache) -> None:
+    """Or a client that asks for what isn't there would fill the store."""
+
+    def fail() -> None:
+        raise Unavailable("database", retry_after=1)
+
+    for i in range(50):
+        with pytest.raises(Unavailable):
+            cache.get_or_set(f"user {i}", fail)
+    assert store.stats()["tables"][single_flight.TABLE]["entries"] == 0
+
+
 def test_failures_are_forgotten(
     store: Store, cache: Cache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -381,3 +393,64 @@ def test_damaged_bytes_are_none_or_an_error() -> None:
         data[at] ^= 1 << bit
         assert isinstance(flight_errors.read(bytes(data)), (Exception, type(None)))
         assert flight_errors.read(made[:at]) is None
+
+
+def _no_more() -> None:
+    raise AttributeError("the class is gone")
+
+
+class GoneSoon:
+    def __reduce__(self) -> Any:
+        return _no_more, ()
+
+
+@pytest.mark.parametrize("tags", [(), ("t",)])
+def test_a_value_that_can_not_be_read_is_computed_anew_by_one(
+    cache: Cache, waiting: Until, tags: tuple[str, ...]
+) -> None:
+    cache.set("k", GoneSoon(), None, tags=tags)
+    before = cache.stats()
+    calls = []
+
+    def compute() -> str:
+        calls.append(1)
+        waiting(N - 1)
+        return "new"
+
+    came = all_at_once(lambda: cache.get_or_set("k", compute, wait=60))
+    assert came == ["new"] * N
+    assert len(calls) == 1
+    assert cache.get("k") == "new"
+    after = cache.stats()
+    assert (after.hits - before.hits, after.misses - before.misses) == (1, N)
+
+
+def test_a_value_that_can_not_be_read_is_replaced_whatever_computes(cache: Cache) -> None:
+    for key, default, options in (
+        ("a", "plain", {}),
+        ("b", lambda: "called", {"lock": False}),
+        ("c", lambda: "early", {"early": 1.0}),
+        ("d", lambda: "tagged", {"tags": ["t"]}),
+    ):
+        cache.set(key, GoneSoon(), None)
+        with pytest.raises(celeriac.SerializationError, match="the class is gone"):
+            cache.get(key)
+        found = cache.get_or_set(key, default, **options)
+        assert cache.get(key) == found in ("plain", "called", "early", "tagged")
+
+
+def test_a_set_wins_over_what_replaces_a_value_that_can_not_be_read(cache: Cache) -> None:
+    cache.set("k", GoneSoon())
+
+    def compute() -> str:
+        cache.set("k", "set meanwhile")
+        return "computed"
+
+    assert cache.get_or_set("k", compute) == "set meanwhile"
+    cache.set("k", GoneSoon())
+
+    def unread() -> str:
+        cache.set("k", GoneSoon(), tags=["t"])
+        return "computed"
+
+    assert cache.get_or_set("k", unread) == "computed"

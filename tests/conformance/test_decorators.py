@@ -7,6 +7,7 @@ import dataclasses
 import datetime
 import decimal
 import enum
+import functools
 import inspect
 import pickle
 import sys
@@ -287,6 +288,13 @@ def test_recursion_over_other_keys(cache: Cache) -> None:
         wrong(5)
 
 
+@pytest.mark.parametrize("name", ["stale", "stale_on_error", "early", "wait"])
+@pytest.mark.parametrize(("given", "error"), [(-5, ValueError), ("60", TypeError)])
+def test_wrong_seconds_are_errors_at_once(name: str, given: Any, error: Any) -> None:
+    with pytest.raises(error, match=f"{name}.* a number of seconds"):
+        cached(60, **{name: given})
+
+
 # ------------------------------------------------------------------ which cache
 
 
@@ -440,3 +448,51 @@ def test_evict_before_or_after(cache: Cache, before: bool, is_async: bool) -> No
     with pytest.raises(LookupError):
         call(fail=True)
     assert ("k" in cache) is not before
+
+
+def test_evict_takes_parentheses(cache: Cache) -> None:
+    def key(id: int) -> str: return f"product:{id}"  # fmt: skip
+
+    with pytest.raises(TypeError, match="@evict without parentheses"):
+
+        @evict
+        def save(id: int) -> None: ...
+
+    with pytest.raises(TypeError, match="@evict without parentheses"):
+
+        @evict
+        @cached(60, key="k")
+        @functools.cache
+        def product(
+            id: int,
+            currency: str = "EUR",
+        ) -> None:
+            """Fetch."""
+
+    namespace = {"evict": evict}  # as typed into an interpreter: each begins with line 1
+    exec("def key(id):\n    return f'product:{id}'", namespace)
+    exec("@evict(key)\ndef save(id): pass", namespace)
+    exec("@evict(lambda id: 'product:2')\ndef drop(id): pass", namespace)
+
+    @evict(key)
+    def fine(id: int) -> None: ...
+
+    calls: list[tuple[Any, int]] = [(fine, 1), (namespace["drop"], 2), (namespace["save"], 3)]
+    for call, id in calls:
+        cache.set(f"product:{id}", 1)
+        call(id)
+        assert f"product:{id}" not in cache
+    with pytest.raises(TypeError, match="@evict takes a function, not int"):
+        evict("k")(5)  # type: ignore[type-var]
+
+
+def test_generators_evict_nothing() -> None:
+    def generator() -> Any:
+        yield 1
+
+    async def asynchronous() -> Any:
+        yield 1
+
+    for function in (generator, asynchronous):
+        with pytest.raises(TypeError, match="is a generator: it would evict before"):
+            evict("k")(function)

@@ -159,3 +159,36 @@ def test_things_without_a_name(cache: Cache) -> None:
         cached(key="{y}")(functools.partial(Callable().method))
     with pytest.raises(celeriac.ConfigurationError, match=r"partial.*\(\) has no argument 'y'"):
         evict("{y}")(functools.partial(Callable().method))
+
+
+def test_names_of_arguments_do_not_pass_for_values(cache: Cache) -> None:
+    @cached
+    def function(id: int, **options: Any) -> tuple[Any, ...]:
+        return id, options
+
+    odd = {"x=1,y": 2}
+    assert function(1, x=1, y=2) == (1, {"x": 1, "y": 2})
+    assert function(1, **odd) == (1, odd)
+    assert function.cache_key(1, x=1, y=2).endswith(":id=1,x=1,y=2")
+
+
+def test_all_keyword_arguments_are_no_argument() -> None:
+    def function(id: int, *more: int, **options: Any) -> None: ...
+
+    for decorate in (cached(key="u:{options}"), evict("u:{options}"), evict(tags="{options}")):
+        with pytest.raises(celeriac.ConfigurationError, match="any number of arguments in 'opt"):
+            decorate(function)
+    assert cached(key="{id}:{more}:{other}")(function).cache_key(1, 2, other=3) == "1:(2,):3"
+
+
+def test_what_no_key_can_be_made_of(cache: Cache) -> None:
+    with pytest.raises(celeriac.ConfigurationError, match=r"max.*says nothing about its arg.*wrap"):
+        cached(key="k")(functools.partial(max, 1))
+    endless: list[Any] = []
+    endless.append(endless)
+    with pytest.raises(TypeError, match="its argument 'x' is nested too deeply, or holds itself"):
+        cached(_identity)(endless)
+
+
+def _identity(x: Any) -> Any:
+    return x

@@ -43,6 +43,20 @@ def test_entries_stay_by_default(store: Store, table: Table) -> None:
     assert 59 < (store.table("other").ttl("k") or 0) <= 60
 
 
+def test_what_has_expired_goes_as_others_come(store: Store) -> None:
+    """Nobody asks for those keys again, and memory isn't short."""
+    table = store.table("sessions", ttl=0.05)
+    for i in range(4000):
+        table.set(f"old {i}", "x" * 100)
+    time.sleep(0.06)
+    for i in range(4000):
+        table.set(f"new {i}", i, None)
+    stats = store.stats()["tables"]["sessions"]
+    assert 4000 <= stats["entries"] < 4400
+    assert stats["expirations"] > 3600
+    assert all(table.get(f"new {i}") == i for i in range(4000))
+
+
 def test_items(table: Table) -> None:
     assert table.items() == []
     table.set_many({"a": 1, b"\xff": [2], "": None, "gone": 1, "ü": "x" * 5000})

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
+#include <set>
 #include <thread>
 #include <vector>
 
@@ -98,6 +99,28 @@ TEST_F(CacheReads, ChangeFrequenciesAndCountsOnly) {
   const Words warm = memory();
   read_all();
   EXPECT_EQ(differences(warm, memory()).size(), 2U);
+}
+
+// What two processes count lies in lines of their own, so that neither waits for the other's.
+TEST_F(CacheReads, TwoProcessesCountInNoLineOfEachOther) {
+  CELERIAC_TEST_FORKS();
+  const auto lines = [this](const Words& before) {
+    std::set<std::uint64_t> all;
+    for (const std::uint64_t place : differences(before, memory())) {
+      if (place >= layout::kCounters && place < layout::kShards) all.insert(place / 64);
+    }
+    return all;
+  };
+  Words before = memory();
+  read_all();
+  const std::set<std::uint64_t> mine = lines(before);
+  before = memory();
+  Child reader = Child::run([&] { return read_all(), true; });
+  EXPECT_EQ(reader.wait(), 0);
+  const std::set<std::uint64_t> theirs = lines(before);
+  EXPECT_EQ(mine.size(), 1U);
+  EXPECT_EQ(theirs.size(), 1U);
+  EXPECT_NE(mine, theirs);
 }
 
 TEST_F(CacheReads, GoOnWhileEveryLockIsHeld) {

@@ -49,6 +49,7 @@ def _before(store: celeriac.Store) -> None:
     for name in ("first", "second"):
         queue.put(fill(name, 40))
     cache.set("k", "old")
+    cache.set("n", 5)
 
 
 STATE: Final[list[dict[str, Any]]] = [
@@ -57,6 +58,8 @@ STATE: Final[list[dict[str, Any]]] = [
     {"put": "second"},
     {"done": True},
     {"set": ["c", "k", "old"]},
+    {"done": True},
+    {"set": ["c", "n", 5]},
     {"done": True},
 ]
 
@@ -93,6 +96,30 @@ def _set(store: celeriac.Store) -> Prepared:
     return {"set": ["c", "k", "new"]}, lambda: core.set("k", "new", None)
 
 
+def _set_large(store: celeriac.Store) -> Prepared:
+    core, value = store.cache("c")._core, "large" * 1000  # has a segment to itself
+    return {"set": ["c", "k", value]}, lambda: core.set("k", value, None)
+
+
+def _add(store: celeriac.Store) -> Prepared:
+    core = store.cache("c")._core
+    return {"set": ["c", "added", "new"]}, lambda: core.add("added", "new", 60.0)
+
+
+def _increment(store: celeriac.Store) -> Prepared:
+    core = store.cache("c")._core
+    return {"set": ["c", "n", 6]}, lambda: core.increment("n", 1)
+
+
+def _touch(store: celeriac.Store) -> Prepared:
+    core = store.cache("c")._core
+    return {}, lambda: core.touch("k", 60.0)
+
+
+def _clear(store: celeriac.Store) -> Prepared:
+    return {"clear": "c"}, store.cache("c")._core.clear
+
+
 def _delete(store: celeriac.Store) -> Prepared:
     core = store.cache("c")._core
     return {"set": ["c", "k", None]}, lambda: core.delete("k")
@@ -105,6 +132,11 @@ OPERATIONS: Final[dict[str, Callable[[celeriac.Store], Prepared]]] = {
     "ack": _ack,
     "nack": _nack,
     "set": _set,
+    "set large": _set_large,
+    "add": _add,
+    "increment": _increment,
+    "touch": _touch,
+    "clear": _clear,
     "delete": _delete,
 }
 

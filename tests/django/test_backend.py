@@ -389,9 +389,13 @@ def test_clear_empties_all_versions_and_prefixes_and_nothing_else(
     store = caches[0].store
     store.queue("jobs").put(b"job")
     store.cache("another").set("key", "value")
+    locks = [caches[0].lock("key"), *(cache.lock("key", timeout=60) for cache in caches[1:])]
+    assert all(lock.acquire(blocking=False) for lock in locks)
     assert store.url == celeriac.connect(location).url
     caches[1].clear()
     assert [cache.get("key") for cache in caches] == [None, None, None]
+    caches[2].clear_prefix()
+    assert all(lock.owned() for lock in locks)
     assert store.queue("jobs").counts().ready == 1
     assert store.cache("another").get("key") == "value"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import math
 import sys
 import warnings
@@ -467,6 +468,18 @@ def test_functions_that_look_like_methods(native: CeleriacCache) -> None:
         CeleriacCache.incr(object(), "key")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="needs its object"):
         CeleriacCache.incr()  # type: ignore[call-arg]
+
+
+def test_they_show_the_parameters_of_the_calls_that_they_stand_for() -> None:
+    names = {name for name in vars(_core.DjangoCalls) if name[0] != "_"}
+    assert {"get", "set", "add", "touch", "delete", "incr", "get_many", "set_many"} < names
+    for name in names:
+        ours, theirs = (
+            list(inspect.signature(getattr(kind, name)).parameters.values())[1:]
+            for kind in (CeleriacCache, SyncCache)
+        )
+        assert [p.name for p in ours] == [p.name for p in theirs], name
+        assert [p.kind for p in ours] == [p.kind for p in theirs], name
 
 
 def test_no_next_class() -> None:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from django.core.exceptions import SynchronousOnlyOperation
 from django.core.serializers.json import DjangoJSONEncoder
 from django.utils.functional import lazystr
 
@@ -96,10 +97,8 @@ def test_an_entry_that_can_not_be_read_is_a_miss_if_errors_are_ignored(backend: 
     assert cache.get_many(["key"]) == {}
     cache.set("readable", 1)
     assert cache.get_many(["key", "readable", "none"]) == {"readable": 1}
-    assert cache.get_or_set("key", lambda: "computed") == "computed"
     assert asyncio.run(cache.aget("key")) is None
-    assert asyncio.run(cache.aget_or_set("key", lambda: "computed")) == "computed"
-    assert cache.ignored_exceptions >= 5
+    assert cache.ignored_exceptions >= 4
     cache.set("key", "new")
     assert cache.get("key") == "new"
 
@@ -107,10 +106,64 @@ def test_an_entry_that_can_not_be_read_is_a_miss_if_errors_are_ignored(backend: 
 @pytest.mark.usefixtures("unreadable")
 def test_else_it_is_an_error(backend: Make) -> None:
     cache = backend()
-    for call in (
-        cache.get,
-        lambda key: cache.get_or_set(key, 1),
-        lambda key: cache.get_many([key]),
-    ):
+    for call in (cache.get, lambda key: cache.get_many([key])):
         with pytest.raises(pickle.PickleError):
             call("key")
+
+
+@pytest.mark.parametrize("ignore", [False, True])
+@pytest.mark.parametrize("asynchronous", [False, True])
+@pytest.mark.parametrize(
+    ("written", "options"),
+    [({}, {}), ({}, {"tags": ["t"]}), ({}, {"stale": 60}), ({"compressor": "zlib"}, {})],
+)
+def test_get_or_set_and_cached_replace_it(
+    backend: Make,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    written: dict[str, Any],
+    options: dict[str, Any],
+    asynchronous: bool,
+    ignore: bool,
+) -> None:
+    monkeypatch.setattr("celeriac.cache_entries._told", set())
+    module = types.ModuleType("gone_soon")
+    module.Thing = type("Thing", (), {"__module__": "gone_soon"})  # type: ignore[attr-defined]
+    with monkeypatch.context() as there:
+        there.setitem(sys.modules, "gone_soon", module)
+        for key in ("key", "other"):
+            value = [module.Thing(), "x" * 5000]
+            backend(OPTIONS=written).get_or_set(key, value, 60, **options)
+    cache = backend(OPTIONS={"IGNORE_EXCEPTIONS": ignore})
+    if asynchronous:
+        assert asyncio.run(cache.aget_or_set("key", lambda: "computed")) == "computed"
+    else:
+        assert cache.get_or_set("key", lambda: "computed") == "computed"
+    assert celeriac.cached(60, key="other", cache=cache)(lambda: "anew")() == "anew"
+    assert cache.get_many(["key", "other"]) == {"key": "computed", "other": "anew"}
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert "the value of ':1:key' in cache 'django' is computed anew" in line
+
+
+class ReadInThreads:
+    """Like what asks Django's database while it is read: not on an event loop."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _read_in_threads, ()
+
+
+def _read_in_threads() -> str:
+    if asyncio._get_running_loop() is not None:
+        raise SynchronousOnlyOperation
+    return "read"
+
+
+@pytest.mark.parametrize("options", [{}, {"tags": ["t"]}])
+def test_what_can_not_be_read_on_an_event_loop_stays(
+    backend: Make, options: dict[str, Any]
+) -> None:
+    cache = backend(OPTIONS={"IGNORE_EXCEPTIONS": True})
+    cache.set("key", ReadInThreads(), **options)
+    with pytest.raises(celeriac.SerializationError):
+        asyncio.run(cache.aget_or_set("key", lambda: "computed"))
+    assert cache.get("key") == "read"

@@ -10,15 +10,28 @@ How AMQP's attributes of a queue map onto a store's queue:
     A *transient* queue: bound to the process that declared it. It vanishes with that process,
     however it ends, so that reply, control and event queues leave nothing behind.
 ``x-message-ttl``
-    Kept beside the queue; every publisher applies it.
+    Every publisher applies it. What has waited that long is dropped, or goes to the dead letters.
 ``x-max-length``
-    The bound. The oldest message makes room, as in RabbitMQ, unless ``x-overflow`` asks for
-    ``reject-publish``: then publishing raises :class:`celeriac.QueueFull`.
+    The bound. The message that would be next makes room, as in RabbitMQ, and goes to the dead
+    letters if there are any; with ``x-overflow`` ``reject-publish`` publishing raises
+    :class:`celeriac.QueueFull` instead, and ``reject-publish-dlx`` sends the new message there.
+``x-dead-letter-exchange``, ``x-dead-letter-routing-key``
+    Where messages go that were rejected without requeue, expired, or had to give way; see
+    ``dead_letters``.
+``x-expires``
+    A queue that nobody has consumed from, declared or looked at for that time is gone, with its
+    messages. Nobody watches the clock: who next declares a queue with this argument, or names this
+    one, finds it gone, and removes it. A consumer that died counts as having used the queue until
+    that is found.
+``x-max-priority``
+    Higher priorities count as this one. Without it all of 0 to 255 are priorities.
 transient with ``x-message-ttl``, or transient or ``auto_delete`` and bound to a fanout exchange
     Nobody waits for each single message: at most :data:`TRANSIENT_LENGTH` are kept, the oldest
-    makes room.
-``x-max-priority``, ``x-expires``, ``durable``
-    Accepted. All of 0 to 255 are priorities everywhere, and how durable a queue is says the URL.
+    makes room, and :meth:`celeriac.queue.Queue.dropped` counts.
+``durable``, and all others
+    Accepted; how durable a queue is says the URL.
+
+``queue_arguments`` has the table in which these stand.
 """
 
 from __future__ import annotations
@@ -27,10 +40,16 @@ import os
 import threading
 import weakref
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import celeriac
+from celeriac.celery.dead_letters import DeadLetters
+from celeriac.celery.queue_arguments import Arguments, ArgumentTable
+from celeriac.celery.queue_uses import Uses
+from celeriac.celery.revocations import Revocations
 from celeriac.celery.routing import TABLE, Routes, not_found
 from celeriac.errors import CeleriacError, ConfigurationError, StoreNotFound
 from celeriac.store import NO_QUEUES
@@ -40,7 +59,13 @@ if TYPE_CHECKING:
     from celeriac.queue import Queue
     from celeriac.store import Store
 
-__all__ = ["TRANSIENT_LENGTH", "Broker", "Declaration", "open_broker"]
+__all__ = ["CLAIM_SECONDS", "ONCE", "TRANSIENT_LENGTH", "Broker", "Declaration", "open_broker"]
+
+#: Property of a message of which only one may be delivered, of all that name the same occurrence.
+ONCE = "celeriac_once"
+
+#: Seconds in which a second message of an occurrence is known for one.
+CLAIM_SECONDS = 3600.0
 
 #: Messages kept in a queue that may lose some: events, control commands, broadcasts.
 TRANSIENT_LENGTH = 10_000
@@ -66,8 +91,12 @@ class Broker:
         self.store = store
         self.routes = Routes(store.table(TABLE))
         self.consumers: Counter[str] = Counter()
-        self._ttl_table = store.table("celeriac.celery.queues")
-        self._ttls: dict[str, tuple[int, float | None]] = {}
+        self.arguments = ArgumentTable(store.table("celeriac.celery.queues"))
+        self.uses = Uses(store)
+        self.dead_letters = DeadLetters(self)
+        self.revocations = Revocations(store.table("celeriac.celery.revoked"))
+        self.beat = store.table("celeriac.celery.beat")
+        self._claims = store.table("celeriac.celery.once")
         self._handles: dict[str, Queue] = {}
         self._existing: dict[str, Queue] = {}
         self._declared: dict[str, Declaration] = {}
@@ -105,6 +134,7 @@ class Broker:
         try:
             queue = self._find(name)
             queue.counts()
+            self.remove_if_unused(name)
         except StoreNotFound:
             self._existing.pop(name, None)
             return None
@@ -128,23 +158,28 @@ class Broker:
         arguments: dict[str, Any] | None = None,
     ) -> Queue:
         """Create a queue, or open the one that exists, whatever it was declared as."""
-        arguments = arguments or {}
-        ttl = arguments.get("x-message-ttl")
-        length = arguments.get("x-max-length")
-        transient = exclusive or (auto_delete and "x-expires" in arguments)
+        asked = Arguments.of(arguments)
+        transient = exclusive or (auto_delete and asked.expires is not None)
         options: dict[str, Any] = {}
-        if length is not None:
-            options["max_length"] = int(length)
-            options["drop_oldest"] = arguments.get("x-overflow", "drop-head") == "drop-head"
-        elif transient and ttl is not None:
+        if asked.max_length is not None:
+            options["max_length"] = asked.max_length
+            buries = asked.dead_letter_exchange is not None
+            options["drop_oldest"] = asked.overflow == "drop-head" and not buries
+        elif transient and asked.ttl is not None:
             options.update(max_length=TRANSIENT_LENGTH, drop_oldest=True)
         if transient:
             options["owner_bound"] = True
+            asked = replace(asked, expires=None)  # it goes with its owner
         self._declared[name] = Declaration(
             transient, auto_delete, exclusive, bounded="max_length" in options
         )
-        self._declare_ttl(name, None if ttl is None else float(ttl) / 1000.0)
+        for expiring in self.arguments.expiring() if asked.expires is not None else ():
+            with suppress(StoreNotFound):
+                self.remove_if_unused(expiring)
         known = self.existing(name)
+        self.arguments.set(name, asked)
+        if asked.expires is not None:
+            self.uses.touch(name)
         if known is None:
             return self._keep(name, self.store.queue(name, **options))
         return self._handles.get(name) or (known if transient else self.queue(name))
@@ -182,15 +217,17 @@ class Broker:
 
     def delete(self, name: str) -> None:
         """Remove a queue with its messages and bindings. Missing is fine."""
-        queue = self.existing(name)
-        if queue is not None:
-            queue.delete()
+        with suppress(StoreNotFound):
+            self._find(name).delete()
         self._handles.pop(name, None)
         self._existing.pop(name, None)
         self._declared.pop(name, None)
-        self._ttls.pop(name, None)
-        self._ttl_table.delete(name)
+        self._forget(name)
         self.routes.forget_queue(name)
+
+    def _forget(self, name: str) -> None:
+        self.arguments.forget(name)
+        self.uses.forget(name)
 
     def publish(
         self,
@@ -213,7 +250,10 @@ class Broker:
             NotEnoughMemory: the store is full.
         """
         if not exchange:
-            self._put(self.queue(routing_key), frame, priority, delay, ttl)
+            try:
+                self._put(self.queue(routing_key), frame, priority, delay, ttl)
+            except StoreNotFound:  # it was unused for too long; if the store is gone, so says this
+                self._put(self.queue(routing_key), frame, priority, delay, ttl)
             return 1
         known = self.routes.get(exchange)
         if known is None:
@@ -228,40 +268,59 @@ class Broker:
                 delivered += 1
         return delivered
 
+    def claim(self, occurrence: str, message: str) -> bool:
+        """Whether this message is the one to deliver of an occurrence; the first that asks is."""
+        claims = self._claims
+        if claims.add(occurrence, message, CLAIM_SECONDS):
+            return True
+        return bool(claims.get(occurrence, message) == message)
+
+    def claimed(self, occurrence: str) -> bool:
+        """Whether a message of that occurrence was delivered."""
+        return occurrence in self._claims
+
     def _forget_vanished(self, name: str, exchange: str) -> None:
         self._existing.pop(name, None)
         has_queue = self.store.has_queue
         if self.routes.forget_queue(name, exchange, unless=lambda: has_queue(name)):
-            self._ttl_table.delete(name)
+            self._forget(name)
 
     def _put(
         self, queue: Queue, frame: bytes, priority: int, delay: float, ttl: float | None
     ) -> None:
-        queue_ttl = self.ttl(queue.name)
-        if queue_ttl is not None:
-            ttl = queue_ttl if ttl is None else min(ttl, queue_ttl)
+        arguments = self.arguments.get(queue.name)
+        if arguments is not None:
+            self.remove_if_unused(queue.name)
+            if arguments.max_priority is not None:
+                priority = min(priority, arguments.max_priority)
+            if arguments.ttl is not None:
+                ttl = arguments.ttl if ttl is None else min(ttl, arguments.ttl)
         if ttl is not None:
             ttl += delay  # it counts from when the message can be consumed
-        queue.put(frame, priority=priority, delay=delay, ttl=ttl)
+        if arguments is None or arguments.dead_letter_exchange is None:
+            queue.put(frame, priority=priority, delay=delay, ttl=ttl)
+        else:
+            self.dead_letters.put(queue, arguments, frame, priority, delay, ttl)
 
-    def ttl(self, name: str) -> float | None:
-        """Seconds that a message may stay in a queue (``x-message-ttl``), or None."""
-        count = self._ttl_table.change_count(name)
-        known = self._ttls.get(name)
-        if known is not None and known[0] == count:
-            return known[1]
-        ttl = self._ttl_table.get(name)
-        if len(self._ttls) >= MAX_HANDLES:
-            self._ttls.clear()
-        self._ttls[name] = (count, ttl)
-        return None if ttl is None else float(ttl)
+    def in_use(self, name: str) -> Callable[[], None]:
+        """A consumer of this process uses a queue until what this returns is called."""
+        arguments = self.arguments.get(name)
+        if arguments is None or arguments.expires is None:
+            return lambda: None
+        return self.uses.enter(name)
 
-    def _declare_ttl(self, name: str, ttl: float | None) -> None:
-        if self.ttl(name) != ttl:
-            if ttl is None:
-                self._ttl_table.delete(name)
-            else:
-                self._ttl_table.set(name, ttl)
+    def remove_if_unused(self, name: str) -> None:
+        """Remove a queue whose ``x-expires`` is over.
+
+        Raises:
+            StoreNotFound: it was.
+        """
+        arguments = self.arguments.get(name)
+        if arguments is None or arguments.expires is None:
+            return
+        if self.uses.is_over(name, arguments.expires):
+            self.delete(name)
+            raise StoreNotFound(f"queue {name!r} was unused for {arguments.expires:g} s")
 
     def _keep(self, name: str, queue: Queue) -> Queue:
         if len(self._handles) >= MAX_HANDLES:

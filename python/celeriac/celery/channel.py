@@ -14,13 +14,16 @@ from contextlib import suppress
 from itertools import count
 from queue import Empty
 from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
 
 from amqp.protocol import queue_declare_ok_t
 from kombu.transport import virtual
 from kombu.transport.base import to_rabbitmq_queue_arguments
 from kombu.utils.uuid import uuid
 
-from celeriac.celery import messages
+from celeriac.celery import messages, worker
+from celeriac.celery.broker import ONCE
+from celeriac.celery.dead_letters import EXPIRED, alarmed
 from celeriac.celery.errors import operational
 from celeriac.celery.messages import encode_frame, seconds_to_eta, time_to_live
 from celeriac.celery.qos import QoS
@@ -34,10 +37,14 @@ if TYPE_CHECKING:
 __all__ = ["Channel", "Subscription"]
 
 
+def _nothing() -> None:
+    """What is to be done when nothing is."""
+
+
 class Subscription:
     """One consumer: a queue, a callback, and whether messages need acknowledging."""
 
-    __slots__ = ("active", "callback", "channel", "no_ack", "queue", "tag")
+    __slots__ = ("active", "callback", "channel", "no_ack", "on_end", "queue", "tag")
 
     def __init__(
         self,
@@ -53,6 +60,7 @@ class Subscription:
         self.callback = callback
         self.no_ack = no_ack
         self.active = True
+        self.on_end: Callable[[], None] = _nothing
 
     def wants(self) -> bool:
         """Whether it may be given a message now."""
@@ -87,13 +95,17 @@ class Channel(virtual.Channel):
     #: "rabbitmq": the higher number goes first. "redis": the lower one does.
     priority_order = "rabbitmq"
 
-    from_transport_options = ("deadletter_queue", "priority_order")
+    #: Name of the time zone of ETAs that have none; such a task waits in a worker without it.
+    eta_timezone: str | None = None
+
+    from_transport_options = ("deadletter_queue", "eta_timezone", "priority_order")
 
     def __init__(self, connection: Any, **kwargs: Any) -> None:
         self._subscriptions: dict[str, Subscription] = {}
         self._pid = os.getpid()
         super().__init__(connection, **kwargs)
         self._delivery_tags = count(1)
+        self._eta_zone = None if self.eta_timezone is None else ZoneInfo(self.eta_timezone)
 
     @property
     def broker(self) -> Broker:
@@ -275,16 +287,29 @@ class Channel(virtual.Channel):
         properties = message["properties"]
         frame = encode_frame(message, exchange, routing_key)
         priority = self._get_message_priority(message)
-        delay = seconds_to_eta(message["headers"])
+        delay = seconds_to_eta(message["headers"], zone=self._eta_zone)
         # Of a task that has expired the worker says that it is revoked. Were it dropped here, who
         # waits for its result would wait for ever.
         ttl = None if message["headers"].get("expires") else time_to_live(properties, None)
         broker = self.broker
+        if exchange:
+            broker.revocations.overhear(exchange, message)
         routed = broker.publish(
             frame, exchange, routing_key, priority=priority, delay=delay, ttl=ttl
         )
         if not routed and self.deadletter_queue:
             broker.publish(frame, "", self.deadletter_queue, priority=priority, delay=delay)
+
+    def publish_frame(self, frame: bytes, properties: dict[str, Any], queue: str) -> None:
+        """Put a frame that is made already into one queue. Thread-safe.
+
+        Raises:
+            CeleriacError: nothing was put.
+        """
+        priority = 0
+        if properties["priority"] or self.priority_order != "rabbitmq":
+            priority = self._get_message_priority({"properties": properties})
+        self.broker.publish(frame, "", queue, priority=priority)
 
     def _get_message_priority(self, message: dict[str, Any], reverse: bool = False) -> int:
         priority: int = super()._get_message_priority(message)
@@ -304,10 +329,27 @@ class Channel(virtual.Channel):
 
     def receive(self, queue: Queue, no_ack: bool) -> messages.Message | None:
         """Take the next message of a queue, or None. Without acknowledging it is done now."""
-        native = queue.get(timeout=0)
-        if native is None:
-            return None
-        message = messages.Message(native, self, next(self._delivery_tags))
+        while True:
+            native = queue.get(timeout=0)
+            if native is None:
+                return None
+            broker = self.broker
+            if native.headers and broker.dead_letters.expired(native):
+                broker.dead_letters.bury(native, queue.name, EXPIRED)
+                continue
+            frame = native.body
+            source = alarmed(frame)
+            if source is not None:
+                broker.dead_letters.sweep(source)
+                native.ack()
+                continue
+            message = messages.Message(native, self, next(self._delivery_tags), frame)
+            occurrence = message.properties.get(ONCE)
+            if occurrence is None or broker.claim(occurrence, f"{queue.name} {native.id}"):
+                if message.headers.get("eta") and message.headers.get("id") in broker.revocations:
+                    worker.revoke(message.headers["id"])
+                break
+            native.ack()  # another message of the same occurrence was delivered
         if no_ack:
             native.ack()
         else:
@@ -337,6 +379,7 @@ class Channel(virtual.Channel):
         self._tag_to_queue[tag] = queue
         self._active_queues.append(queue)
         self.broker.consumers[queue] += 1
+        subscription.on_end = self.broker.in_use(queue)
         self.connection.subscribe(subscription)
         return tag
 
@@ -350,6 +393,7 @@ class Channel(virtual.Channel):
         self._active_queues.remove(queue)
         subscription.active = False
         self.connection.unsubscribe(subscription)
+        subscription.on_end()
         broker = self.broker
         broker.consumers[queue] -= 1
         if broker.consumers[queue] > 0:

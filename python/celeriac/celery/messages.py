@@ -20,24 +20,37 @@ from __future__ import annotations
 
 import struct
 import time
-from datetime import datetime
+from datetime import datetime, tzinfo
 from json import JSONDecoder
 from typing import TYPE_CHECKING, Any
 
 from kombu import message as kombu_message
+from kombu.serialization import registry
 from kombu.transport import virtual
-from kombu.utils.json import JSONEncoder, object_hook
+from kombu.utils.json import loads as kombu_loads
+from kombu.utils.json import object_hook
+
+from celeriac.celery import fastjson
 
 if TYPE_CHECKING:
     from celeriac.queue import Message as NativeMessage
 
-__all__ = ["Message", "decode_frame", "encode_frame", "seconds_to_eta", "time_to_live"]
+__all__ = [
+    "Message",
+    "decode_frame",
+    "encode_frame",
+    "frame_of",
+    "seconds_to_eta",
+    "time_to_live",
+]
+
+_JSON = "application/json"
 
 MAGIC = 0xCE
 VERSION = 1
 
 _prefix = struct.Struct("<BBI")
-_dumps = JSONEncoder(separators=(",", ":")).encode
+_dumps = fastjson.encoder(",", ":")
 _loads_plain = JSONDecoder().decode
 _loads_typed = JSONDecoder(object_hook=object_hook).decode
 
@@ -51,21 +64,29 @@ def encode_frame(message: dict[str, Any], exchange: str, routing_key: str) -> by
     Raises:
         TypeError: a header or property is not JSON, or the body is neither bytes nor text.
     """
-    properties = message["properties"]
-    header = _dumps(
+    return frame_of(
         (
             message["content-type"],
             message["content-encoding"],
             message["headers"],
-            {k: v for k, v in properties.items() if k != "delivery_info"},
+            {k: v for k, v in message["properties"].items() if k != "delivery_info"},
             exchange,
             routing_key,
-        )
-    ).encode()
-    body = message["body"]
+        ),
+        message["body"],
+    )
+
+
+def frame_of(header: Header, body: bytes | str | None) -> bytes:
+    """Build the bytes for a queue. The header's properties hold no ``delivery_info``.
+
+    Raises:
+        TypeError: a header or property is not JSON, or the body is neither bytes nor text.
+    """
+    text = _dumps(header).encode()
     if isinstance(body, str):
         body = body.encode()
-    return b"".join((_prefix.pack(MAGIC, VERSION, len(header)), header, body or b""))
+    return b"".join((_prefix.pack(MAGIC, VERSION, len(text)), text, body or b""))
 
 
 def decode_frame(frame: bytes) -> tuple[Header, bytes]:
@@ -88,11 +109,14 @@ def decode_frame(frame: bytes) -> tuple[Header, bytes]:
     return ("application/data", "binary", {}, {}, "", ""), frame
 
 
-def seconds_to_eta(headers: dict[str, Any] | None, now: float | None = None) -> float:
+def seconds_to_eta(
+    headers: dict[str, Any] | None, now: float | None = None, zone: tzinfo | None = None
+) -> float:
     """Seconds that a task message still has to wait for its ETA; 0 when it is due.
 
-    Only an aware ETA counts: a naive one is relative to the time zone of the consumer's
-    application, which then holds the task itself, as with any other broker.
+    An ETA without a time zone is relative to that of the consumer's application, which the broker
+    doesn't know: it is taken to be ``zone``. Without one the ETA doesn't count here, and the
+    consumer holds the task, as with any other broker.
     """
     eta = headers.get("eta") if headers else None
     if not eta:
@@ -102,8 +126,12 @@ def seconds_to_eta(headers: dict[str, Any] | None, now: float | None = None) -> 
             eta = datetime.fromisoformat(eta[:-1] + "+00:00" if eta.endswith("Z") else eta)
         except ValueError:
             return 0.0
-    if not isinstance(eta, datetime) or eta.tzinfo is None:
+    if not isinstance(eta, datetime):
         return 0.0
+    if eta.tzinfo is None:
+        if zone is None:
+            return 0.0
+        eta = eta.replace(tzinfo=zone)
     return max(eta.timestamp() - (time.time() if now is None else now), 0.0)
 
 
@@ -130,8 +158,10 @@ class Message(virtual.Message):
     ends in one call on the handle.
     """
 
-    def __init__(self, native: NativeMessage, channel: Any, delivery_tag: int) -> None:
-        header, body = decode_frame(native.body)
+    def __init__(
+        self, native: NativeMessage, channel: Any, delivery_tag: int, frame: bytes | None = None
+    ) -> None:
+        header, body = decode_frame(native.body if frame is None else frame)
         content_type, content_encoding, headers, properties, exchange, routing_key = header
         delivery_info = {
             "exchange": exchange,
@@ -152,6 +182,21 @@ class Message(virtual.Message):
             properties=properties,
             delivery_info=delivery_info,
         )
+
+    def _decode(self) -> Any:
+        """kombu's decoding; for JSON, as most messages are, without its detours."""
+        accept = self.accept
+        if (
+            self.content_type == _JSON
+            and (accept is None or _JSON in accept)
+            and registry._decoders.get(_JSON) is kombu_loads
+        ):
+            try:
+                text = self.body.decode()
+                return (_loads_typed if "__type__" in text else _loads_plain)(text)
+            except Exception:  # what it is of is for kombu to say
+                pass
+        return super()._decode()
 
     @property
     def _raw(self) -> dict[str, Any]:

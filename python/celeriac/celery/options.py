@@ -11,6 +11,7 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from celeriac.errors import ConfigurationError
 from celeriac.url import Options
@@ -18,7 +19,7 @@ from celeriac.url import Options
 __all__ = ["BROKER_OPTIONS", "PRIORITY_ORDERS", "RESULT_OPTIONS", "checked"]
 
 CONNECT_OPTIONS = tuple(field.name for field in fields(Options))
-BROKER_OPTIONS = ("connect_options", "deadletter_queue", "priority_order")
+BROKER_OPTIONS = ("connect_options", "deadletter_queue", "eta_timezone", "priority_order")
 RESULT_OPTIONS = ("connect_options",)
 PRIORITY_ORDERS = ("rabbitmq", "redis")
 
@@ -56,6 +57,15 @@ def checked(given: Any, ours: tuple[str, ...]) -> dict[str, Any]:
         raise ConfigurationError(
             f"transport option deadletter_queue={queue!r}: the name of a queue, or None"
         )
+    zone = options.get("eta_timezone")
+    if "eta_timezone" in ours and zone is not None:
+        try:
+            ZoneInfo(zone)
+        except Exception:  # of several kinds, by what is wrong with the name
+            raise ConfigurationError(
+                f"transport option eta_timezone={zone!r}: the name of a time zone, such as "
+                "'Europe/Berlin', or None"
+            ) from None
     connect = options.get("connect_options")
     if not (connect is None or isinstance(connect, Mapping)):
         raise ConfigurationError(

@@ -20,10 +20,12 @@ from typing import TYPE_CHECKING, Any
 from kombu.log import get_logger
 from kombu.transport import virtual
 
+from celeriac.celery.dead_letters import REJECTED
 from celeriac.errors import NotOwner, StoreNotFound
 
 if TYPE_CHECKING:
     from celeriac.celery.messages import Message
+    from celeriac.queue import Message as NativeMessage
 
 __all__ = ["QoS"]
 
@@ -80,7 +82,11 @@ class QoS(virtual.QoS):
         """Put a message back into its queue, or discard it."""
         message = self._take(delivery_tag)
         if message is not None:
-            self._settle(message, message.native.nack if requeue else message.native.ack)
+            native = message.native
+            self._settle(message, native.nack if requeue else lambda: self._bury(native))
+
+    def _bury(self, native: NativeMessage) -> None:
+        self.channel.broker.dead_letters.bury(native, native.queue.name, REJECTED)
 
     def restore_unacked(self) -> list[tuple[BaseException, Message]]:
         """Put everything unacknowledged back, oldest first; returns what could not be."""

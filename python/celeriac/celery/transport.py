@@ -12,6 +12,9 @@ Options of ``broker_transport_options``:
     ``"rabbitmq"`` (default): the higher priority first. ``"redis"``: the lower one.
 ``deadletter_queue``
     Where messages go that no queue is bound for. Without it they are dropped.
+``eta_timezone``
+    The time zone of ETAs that have none, such as ``"Europe/Berlin"``: the ``timezone`` of your
+    application. Without it a task with such an ETA waits in a worker, which knows.
 ``connect_options``
     Options of :func:`celeriac.connect`, in addition to those of the URL. For a failover list they
     belong here: kombu parses the URLs that it switches to itself and trips over a query.
@@ -140,6 +143,11 @@ class Transport(virtual.Transport):
             raise TransportConnectionError("the connection is closed")
         return self._broker
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the connection is established, and neither closed nor collected."""
+        return self._broker is not None
+
     @operational
     def establish_connection(self) -> Any:
         """Open the store.
@@ -233,19 +241,18 @@ class Transport(virtual.Transport):
         what it does not look at after the call would be lost.
         """
         delivered = 0
-        subscriptions = self._subscriptions
-        idle = 0
         end = monotonic() + TURN_SECONDS
-        while subscriptions and delivered < limit and idle < len(subscriptions):
-            subscription = subscriptions[0]
-            subscriptions.rotate(-1)
+        self._subscriptions.rotate(-1)
+        having = deque(self._subscriptions)  # who may have more, in this turn
+        while having and delivered < limit:
+            subscription = having[0]
             if subscription.wants() and subscription.deliver():
-                idle = 0
+                having.rotate(-1)
                 delivered += 1
                 if (blocking and subscription.no_ack) or monotonic() > end:
                     break
             else:
-                idle += 1
+                having.popleft()
         return delivered
 
     def _wanted(self) -> dict[str, Queue]:

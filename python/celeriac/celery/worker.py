@@ -50,6 +50,13 @@ def extend_celery() -> None:
             panel.data["scheduled"] = panel.data["dump_schedule"] = _with_waiting_tasks(held)
 
 
+def revoke(task_id: str) -> None:
+    """Let the worker that this process is, if it is one, drop a task that is about to reach it."""
+    revoked = getattr(sys.modules.get("celery.worker.state"), "revoked", None)
+    if revoked is not None:
+        revoked.add(task_id)
+
+
 def _with_prefetch_gate(start: Any) -> Any:
     """Make ``worker_disable_prefetch`` work, which Celery reserves to Redis."""
 

@@ -17,7 +17,9 @@ from kombu.common import Broadcast
 
 URL = f"celeriac+{os.environ['CELERIAC_TEST_URL']}"
 
-app = Celery("worker_app", broker=URL, backend=URL)
+app = Celery(
+    "worker_app", broker=URL, backend=URL, amqp=os.environ.get("CELERIAC_TEST_AMQP") or None
+)
 app.conf.update(
     broker_connection_retry_on_startup=True,
     task_queues=[Queue("celery"), Queue("other"), Broadcast("everyone")],
@@ -28,7 +30,13 @@ app.conf.update(
     task_send_sent_event=True,
     worker_disable_prefetch=bool(os.environ.get("CELERIAC_TEST_DISABLE_PREFETCH")),
     beat_schedule=(
-        {"tick": {"task": "worker_app.note", "schedule": 1.0, "args": ("beat",)}}
+        {
+            "tick": {
+                "task": "worker_app.note",
+                "schedule": float(os.environ["CELERIAC_TEST_BEAT"]),
+                "args": ("beat",),
+            }
+        }
         if os.environ.get("CELERIAC_TEST_BEAT")
         else {}
     ),

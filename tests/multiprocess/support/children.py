@@ -25,6 +25,24 @@ def use_store(store: celeriac.Store, number: int) -> None:
     store.queue("q").put(f"from {number}")
 
 
+def use_parts(
+    cache: celeriac.Cache,
+    table: celeriac.Table,
+    queue: celeriac.Queue,
+    beside: celeriac.Cache,
+    asynchronous: Any,
+) -> None:
+    """The same on handles of its parts."""
+    assert asynchronous.sync.get("k") is None
+    cache.set("k", {"a": (1, 2)})
+    assert asynchronous.sync.get("k") == {"a": [1, 2]}
+    table.set("n", 1)
+    beside.set("p:a:1", 1)
+    message = queue.get(0)
+    assert message is not None
+    message.nack()
+
+
 def take_and_hold(store: celeriac.Store, pipe: Connection, n: int = 1) -> None:
     """Reserves messages, says so, and keeps them until it is killed."""
     messages = store.queue("q").get_many(n, timeout=30)
