@@ -376,6 +376,20 @@ def test_a_closed_waiter(queue: Queue, waiter: Waiter) -> None:
     assert getter.wait() is not None
 
 
+def test_a_waiter_that_is_made_takes_no_wake_up_from_another(
+    store: Store, queue: Queue, waiter: Waiter
+) -> None:
+    """A process's waiters share one pipe; who opens it finds another's wake-up in there."""
+    waiter.watch(queue)
+    descriptor = waiter.fileno()
+    assert waiter.arm()
+    queue.put("x")
+    late = store.waiter()
+    late.fileno()
+    assert readable(descriptor, PATIENCE)
+    late.close()
+
+
 def test_waiters_come_and_go(store: Store, queue: Queue) -> None:
     for _ in range(30):
         waiter = store.waiter()

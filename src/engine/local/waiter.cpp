@@ -24,6 +24,9 @@ Status LocalWaiter::open(OwnerTag me) {
   if (!fifo) return fifo.status();
   epoll_ = epoll.take();
   fifo_ = fifo.take();
+  // All waiters of the process read one pipe, and opening has emptied it: of a wake-up, perhaps,
+  // that was another's.
+  handle_->core().ring_others(this);
   bell_ = Bell::open();
   alarm_ = Alarm::open();
   death_ = DeathWatch::open(handle_->core().arena().path() + "/owners.lock");

@@ -133,6 +133,7 @@ def run(root: Path, store: str, redis_port: int, arguments: list[str], seconds: 
         os.killpg(process.pid, 9)
         printed, _ = process.communicate()
         raise AssertionError(f"not done after {seconds} s:\n{printed[-4000:]}") from None
+    assert process.returncode in (0, 1), printed[-4000:]  # all passed, or some failed
     return printed
 
 
