@@ -80,6 +80,7 @@ def test_celery_s_own_tests(tmp_path: Path, store_url: str) -> None:
     skipped = {name: why for name, (state, why) in found.items() if state == "skipped"}
     passed = [name for name, (state, _) in found.items() if state == "passed"]
     print(f"{len(passed)} passed, {len(failed)} failed, {len(skipped)} skipped")
+    print(printed[-4000:])
     assert len(passed) >= (250 if asked == "all" else 1), printed[-4000:]
     unexpected = {name: why for name, why in failed.items() if name.split("[")[0] not in EXCUSED}
     assert not unexpected, printed[-10000:]

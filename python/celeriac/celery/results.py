@@ -27,7 +27,7 @@ the value, or refuse it: content that is not in ``accept_content`` is never deco
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from json import JSONDecoder
 from typing import TYPE_CHECKING, Any
@@ -42,6 +42,7 @@ from kombu.utils.encoding import bytes_to_str
 from celeriac.celery import chord_watch
 from celeriac.celery.broker import open_broker
 from celeriac.celery.chords import FAILED, FIELDS, HIDDEN, RETURNED, Chords
+from celeriac.celery.fastjson import encoder
 from celeriac.celery.options import RESULT_OPTIONS, checked
 from celeriac.celery.transport import hide_password
 from celeriac.celery.waiting import LISTENERS, Waiting
@@ -76,7 +77,7 @@ ENCODINGS = {
 }
 UNKNOWN = b"o"
 
-_dumps: Callable[[Any], str] = json.JSONEncoder().encode
+_dumps = encoder(",", ":")
 _loads = JSONDecoder().decode
 
 

@@ -41,7 +41,7 @@ _inspect = Inspect.__init__
 def _one_worker(self, *args, **kwargs):
     _inspect(self, *args, **kwargs)
     self.limit = self.limit or 1
-    self.timeout = max(self.timeout or 0, 30)
+    self.timeout = max(self.timeout or 0, 10)
 
 
 Inspect.__init__ = _one_worker
@@ -116,7 +116,8 @@ def run(root: Path, store: str, redis_port: int, arguments: list[str], seconds: 
         "PYTHONFAULTHANDLER": "1",
     }
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider"]
-    command += ["-p", "celery.contrib.pytest", "-q", "-rs", "--junitxml=outcomes.xml"]
+    command += ["-p", "celery.contrib.pytest", "-q", "-rs", "--durations=25"]
+    command += ["--junitxml=outcomes.xml"]
     process = subprocess.Popen(
         [*command, *arguments],
         cwd=root,
