@@ -25,8 +25,9 @@ from celeriac.errors import (
     ValueTooLarge,
     VersionMismatch,
 )
+from celeriac.message import Consumer, Counts, Ended, Message, Peeked
 from celeriac.prefix_stats import PrefixStats
-from celeriac.queue import Counts, Message, Queue, Waiter
+from celeriac.queue import Queue, Waiter
 from celeriac.store import Store, connect, get_default, set_default
 from celeriac.table import Table
 
@@ -37,13 +38,16 @@ __all__ = [
     "CacheStats",
     "CeleriacError",
     "ConfigurationError",
+    "Consumer",
     "Counts",
     "DeadlockError",
+    "Ended",
     "LockLost",
     "LockTimeout",
     "Message",
     "NotEnoughMemory",
     "NotOwner",
+    "Peeked",
     "PrefixStats",
     "Queue",
     "QueueFull",

@@ -29,7 +29,7 @@ from kombu.transport import virtual
 from kombu.utils.json import JSONEncoder, object_hook
 
 if TYPE_CHECKING:
-    from celeriac.queue import Message as NativeMessage
+    from celeriac.message import Message as NativeMessage
 
 __all__ = ["Message", "decode_frame", "encode_frame", "seconds_to_eta", "time_to_live"]
 
