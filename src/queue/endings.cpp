@@ -32,6 +32,7 @@ Status Queues::nack(const QueueRef& queue, const Delivery& d, std::uint64_t due,
     const TaggedWord taken = TaggedWord::make(kSlotReclaim, me, d.word.generation());
     if (!change(s->word, d.word, taken)) return not_owner();
     slots_.reclaim(*s, taken, me);
+    freed();
     return Status::ok();
   }
   const bool last = spent(queue, *s, d.word);
@@ -285,10 +286,7 @@ bool Queues::drop_retained(const QueueRef& queue, unsigned state, std::size_t mo
     slots_.reclaim(*e.ref.slot, e.word, me);
     if (state == kSlotDead) add(queue.record->dead, -1);
   }
-  if (!taken.empty()) {
-    std::atomic_thread_fence(std::memory_order_seq_cst);  // room.hpp
-    made_room(directory_.room(), 1 << 30);
-  }
+  if (!taken.empty()) freed();
   return !taken.empty();
 }
 
@@ -345,8 +343,7 @@ std::uint64_t Queues::purge_dead(const QueueRef& queue, OwnerTag me) {
     }
     if (some.size() < kBatch) break;
   }
-  std::atomic_thread_fence(std::memory_order_seq_cst);  // room.hpp
-  made_room(directory_.room(), 1 << 30);
+  freed();
   return n;
 }
 

@@ -95,8 +95,8 @@ bool Queues::remove(const QueueRef& queue, OwnerTag me) {
   const OperationScope operation(base_.owners.record(me.slot));
   lanes_.give_back(*queue.record, me);
   dedup_.clear(*queue.record, me);
+  freed();
   made_room(queue.record->room, 1 << 30);
-  made_room(directory_.room(), 1 << 30);
   return true;
 }
 

@@ -68,6 +68,12 @@ void Queues::left(layout::QueueRecord& q) {
   made_room(directory_.room(), kEverybody);
 }
 
+// Memory and slots were given back, and nobody was counted out.
+void Queues::freed() {
+  std::atomic_thread_fence(std::memory_order_seq_cst);  // room.hpp
+  made_room(directory_.room(), kEverybody);
+}
+
 // Counts one more message in, if there is a place.
 Status Queues::count_in(const QueueRef& queue, const QueueLimits& limits, OwnerTag me) {
   layout::QueueRecord& q = *queue.record;

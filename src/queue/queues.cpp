@@ -141,6 +141,8 @@ Status Queues::ack(const QueueRef& queue, const Delivery& d, OwnerTag me) {
     add(q.reserved, -1);
     add(q.done, 1);
     left(q);
+  } else {
+    freed();
   }
   CELERIAC_CRASH_POINT("queue.ack.counted");
   if (kept) trim_done(queue, me);

@@ -219,6 +219,7 @@ class Queues {
   bool drop_retained(const QueueRef& queue, unsigned state, std::size_t most, bool beyond_only,
                      OwnerTag me);
   void left(layout::QueueRecord& q);
+  void freed();
   void wake_one(layout::QueueRecord& q) {
     if (q.paused.load(std::memory_order_seq_cst) == 0) parking_.wake_one(q);  // G6
   }

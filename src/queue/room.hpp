@@ -11,6 +11,9 @@
 // woken. Only a putter that came between `waiting = 0` and a wake-up of others could be forgotten,
 // and for that `waiting` is set again when anybody was woken.
 //
+// Who waits for memory looks once a second as well: tables and caches give it back too, and don't
+// know of him.
+//
 // Killed at any instruction: a mark that stays costs one wake-up that wakes nobody. A waker that
 // dies between making room and waking leaves sleepers: recovery wakes all of them.
 #pragma once

@@ -153,6 +153,16 @@ def test_memory(memory: Callable[[str], Store]) -> None:
     assert queue.counts().ready == 4
 
 
+def test_memory_of_a_table(memory: Callable[[str], Store]) -> None:
+    store = memory("8M")
+    queue, table = store.queue("q"), store.table("t")
+    table.set("large", b"x" * 3_000_000)
+    with pytest.raises(celeriac.QueueFull, match="memory"):
+        queue.put_many([b"x" * 100_000] * 1000)
+    threading.Timer(0.2, lambda: table.delete("large")).start()
+    queue.put(b"x" * 100_000, timeout=PATIENCE)
+
+
 def test_closing_ends_the_wait(connect: Callable[..., Store]) -> None:
     full(connect())
     store = connect()

@@ -1,5 +1,7 @@
 #include "engine/local/queue.hpp"
 
+#include <algorithm>
+
 #include "store/hash.hpp"
 
 namespace celeriac {
@@ -91,7 +93,9 @@ Result<std::uint64_t> LocalQueue::put(const PutRequest& m) {
       seen = await_room(*lacking);
       continue;
     }
-    const std::uint64_t poll = core.poll_interval();
+    // Memory is given back by tables and by sweeps too, which know nothing of who waits for it.
+    const bool memory = awaited == &core.queues().directory().room();
+    const std::uint64_t poll = std::min(core.poll_interval(), memory ? kSecond : kNever);
     Status waited = core.queues().wait_for_room(*awaited, seen, m.deadline_ns, poll);
     if (!waited) return waited;
     if (poll != kNever) core.recovery().run();
