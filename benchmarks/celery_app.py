@@ -1,6 +1,6 @@
 """The Celery application that `benchmarks.celery` measures, for each broker the same.
 
-Nothing is tuned: Celery's defaults, JSON, one module with three tasks. A worker process takes its
+Nothing is tuned: Celery's defaults, JSON, one module with a few tasks. A worker process takes its
 broker and backend from the environment, the benchmark makes one application per system.
 """
 
@@ -17,9 +17,9 @@ BROKER, BACKEND = "BENCH_BROKER", "BENCH_BACKEND"
 STAMP = struct.Struct("=dd")
 
 
-def make(broker: str, backend: str | None) -> Any:
-    """An application with its tasks."""
-    app = celery.Celery("bench", broker=broker, backend=backend, set_as_current=False)
+def make(broker: str, backend: str | None, amqp: str | None = None) -> Any:
+    """An application with its tasks; `amqp` is the publisher's class where it isn't Celery's."""
+    app = celery.Celery("bench", broker=broker, backend=backend, amqp=amqp, set_as_current=False)
     app.conf.broker_connection_retry_on_startup = True
     app.conf.worker_hijack_root_logger = False
 
@@ -29,6 +29,10 @@ def make(broker: str, backend: str | None) -> Any:
     def add(left: int, right: int) -> int:
         """A result that somebody wants."""
         return left + right
+
+    def total(numbers: list[int]) -> int:
+        """The callback of a chord."""
+        return sum(numbers)
 
     def stamp(path: str, sent: float) -> None:
         """Note when a task began, beside when it was sent; the clock is the host's."""
@@ -41,6 +45,7 @@ def make(broker: str, backend: str | None) -> Any:
 
     app.task(name="bench.noop", ignore_result=True, shared=False)(noop)
     app.task(name="bench.add", shared=False)(add)
+    app.task(name="bench.total", shared=False)(total)
     app.task(name="bench.stamp", ignore_result=True, shared=False)(stamp)
     app.finalize()
     return app

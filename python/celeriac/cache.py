@@ -210,7 +210,9 @@ class Cache:
 
         What the function raises reaches the caller and those who wait for it, and nothing is
         stored. None is a value. One that can't be read, its class being gone, is as good as absent.
-        Raises DeadlockError when the function asks for the same key.
+        Raises DeadlockError when the function asks for the same key, itself or in tasks and
+        ``asyncio.to_thread``. Another thread that it waits for (a ``ThreadPoolExecutor``) looks
+        like any other caller, and waits until ``wait`` is over.
         """
         found = self.look(key)
         if found is not MISSING and type(found) is not Named:
@@ -430,7 +432,8 @@ class Cache:
 
     def stats_by_prefix(self, sep: str = ":", most: int = 100) -> dict[str, PrefixStats]:
         """Statistics by what stands in the keys before ``sep``, the prefixes with the most bytes
-        first. Keys without ``sep`` are under ``""``, all prefixes beyond ``most`` in ``"(other)"``.
+        first. Keys without ``sep`` are under ``""``, all prefixes beyond ``most`` in ``"(other)"``,
+        one that is no UTF-8 under the ``repr`` of its bytes.
 
         What all keys begin with (``lead`` of :meth:`Store.cache`; KEY_PREFIX and version where the
         Django backend makes them) isn't looked at.

@@ -112,7 +112,10 @@ def prefix_of(key: Any, sep: bytes, lead: int) -> str:
 
 
 def _text(prefix: bytes) -> str:
-    return prefix.decode("utf-8", "backslashreplace")
+    try:
+        return prefix.decode()
+    except UnicodeDecodeError:
+        return repr(prefix)
 
 
 def _fold(found: dict[str, list[int]], most: int, counts: Mapping[str, Iterable[int]]) -> None:

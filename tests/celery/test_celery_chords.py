@@ -85,12 +85,19 @@ def taken(app: Celery) -> list[Sent]:
     return sent
 
 
-def dying(at: str, work: Callable[[], Any]) -> None:
-    """Do the work in another process, which dies at a step of the protocol."""
+def dying(at: str, work: Callable[[], Any], nth: int = 1) -> None:
+    """Do the work in another process, which dies when it comes to a step for the nth time."""
     child = os.fork()
     if child == 0:
+        passed: list[str] = []
+
+        def step(name: str) -> None:
+            passed.append(name)
+            if passed.count(at) == nth:
+                os.kill(os.getpid(), signal.SIGKILL)
+
         try:
-            chords.step = lambda name: os.kill(os.getpid(), signal.SIGKILL) if name == at else None
+            chords.step = step
             work()
         finally:
             os._exit(77)
@@ -179,6 +186,28 @@ def test_a_failure_may_die_at_each_step_on_its_way_along_a_chain(
     assert taken(app) == []
     assert "ValueError" in chord_error(backend, result)
     assert isinstance(backend.get_result(failing.id), ValueError)
+
+
+@pytest.mark.parametrize(
+    ("at", "nth"), [("claimed", 1), ("stored", 2), ("counted", 1), ("sent", 1), ("marked", 1)]
+)
+def test_a_chord_that_fails_within_another_may_die_on_the_way(
+    app: Celery, backend: ResultBackend, add: Any, total: Any, at: str, nth: int
+) -> None:
+    """The inner chord's error goes to its callback, and along a chain to a part of the outer."""
+    inner = chord([add.s(1, 1)], total.s())
+    result = chord([chain(inner, add.s(1)), add.s(2, 2)])(total.s())
+    parts = taken(app)
+    failing = next(part for part in parts if part.args == [1, 1])
+    (other,) = (part for part in parts if part is not failing)
+    error = ValueError("no")
+    fail = backend.mark_as_failure
+    dying(at, lambda: fail(failing.id, error, None, failing.request), nth)
+    assert backend.chords.recover() == 1
+    assert taken(app) == []
+    return_part(backend, other)
+    assert "ValueError" in chord_error(backend, result)
+    assert taken(app) == []
 
 
 def test_a_part_that_comes_again_counts_once(

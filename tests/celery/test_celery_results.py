@@ -18,7 +18,7 @@ from celery.app.task import Context
 from celery.backends.base import KeyValueStoreBackend
 from celery.exceptions import TimeoutError as CeleryTimeout
 from celery.result import AsyncResult, GroupResult, ResultSet
-from kombu.exceptions import ContentDisallowed
+from kombu.exceptions import ContentDisallowed, DecodeError, EncodeError
 
 import celeriac
 from celeriac.celery import waiting
@@ -426,6 +426,14 @@ def test_content_that_is_not_accepted_is_refused(app: Celery, store_url: str, re
     writer.close()
 
 
+def test_a_damaged_value_is_an_error_of_kombu(backend: ResultBackend) -> None:
+    backend.table.set(backend.get_key_for_task("1"), b'Sj{"status": ')
+    with pytest.raises(DecodeError):
+        backend.get_state("1")
+    with pytest.raises(EncodeError):
+        backend.store_result("2", object(), states.SUCCESS)
+
+
 def test_what_another_serializer_wrote_is_read_where_it_is_accepted(
     app: Celery, store_url: str
 ) -> None:
@@ -451,6 +459,9 @@ def tick():
         gevent.sleep(0.01)
         ticks[0] += 1
 gevent.spawn(tick)
+app.backend.table  # opened, which takes longer than what follows
+gevent.sleep(0.05)  # and the loop's clock is that of now
+ticks[0] = 0
 gevent.spawn_later(0.3, app.backend.store_result, "1", 1, "SUCCESS")
 assert AsyncResult("1", app=app).get(timeout=60) == 1
 assert ticks[0] >= 5, ticks

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from celery import chain, chord, group
+from celery.exceptions import TaskRevokedError
 from processes import wait_until
 
 import celeriac
@@ -71,6 +73,20 @@ def test_countdown_waits_in_the_store_and_not_in_the_worker(
     assert f"Task worker_app.add[{result.id}] received" not in process.text()
     assert result.get(timeout=PATIENCE) == 3
     assert f"Task worker_app.add[{result.id}] received" in process.text()
+
+
+def test_a_task_that_expires_in_the_queue_is_revoked(
+    app: Any, worker: Callable[..., Any], store_url: str
+) -> None:
+    """Its message isn't dropped, as others are that expire: somebody may wait for its result."""
+    result = app.tasks["worker_app.add"].apply_async((1, 2), expires=0.2)
+    kept = app.tasks["worker_app.add"].apply_async((1, 2), expires=600)
+    time.sleep(0.5)
+    worker(pool="solo")
+    assert kept.get(timeout=PATIENCE) == 3
+    with pytest.raises(TaskRevokedError):
+        result.get(timeout=PATIENCE)
+    assert celeriac.connect(store_url).queue("celery").dropped() == 0
 
 
 def test_a_child_that_is_killed_gets_its_task_redelivered(

@@ -317,6 +317,46 @@ def test_full_disk_is_no_traceback(store: celeriac.Store, unbuffered: str) -> No
     assert done.stderr.splitlines() == ["celeriac: [Errno 28] No space left on device"]
 
 
+@pytest.mark.parametrize("closed", [">&-", ">&- 2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("command", ["stats", "doctor"])
+def test_closed_output_is_no_traceback(store: celeriac.Store, command: str, closed: str) -> None:
+    line = f"{sys.executable} -m celeriac.cli {command} {store.url} {closed}"
+    done = subprocess.run(
+        ["bash", "-c", line], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (FINE, "", "")
+
+
+def test_what_the_encoding_lacks_is_escaped(store: celeriac.Store) -> None:
+    store.cache("café").set("café:1", 1)
+    done = subprocess.run(
+        [sys.executable, "-m", "celeriac", "stats", store.url],
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (FINE, "")
+    assert "caf\\xe9 'caf\\xe9'" in done.stdout
+
+
+def test_names_steer_no_terminal(store: celeriac.Store, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("a\nb", "\x1b[31mred", "\u202ereversed", "schön"):
+        cache = store.cache(name)
+        for prefix in (b"\xff", b"\\xff", b"\n"):
+            cache.set(prefix + b":1", 1)
+    assert run("stats", store.url) == FINE
+    table = capsys.readouterr().out
+    assert all(line.isprintable() for line in table.splitlines())
+    for label in ("a\\nb", "\\x1b[31mred", "\\u202ereversed", "schön"):
+        prefixes = {
+            line.split("  ")[0] for line in table.splitlines() if line.startswith(f"{label} ")
+        }
+        quoted = {repr(repr(b"\xff")), repr("\\xff"), repr("\n")}
+        assert prefixes == {label, *(f"{label} {prefix}" for prefix in quoted)}
+
+
 def test_plain_table_is_aligned() -> None:
     text = plain_table(["", "LocMem", "celeriac"], [["requests/s", "9", "1,000"], ["x", "", "–"]])
     assert text.splitlines() == [

@@ -1,18 +1,23 @@
-"""What comes in wrong, through Django's calls: keys, times, patterns, functions, serializers."""
+"""What comes in wrong, through Django's calls: keys, times, patterns, functions, serializers; and
+a store's directory."""
 
 from __future__ import annotations
 
+import logging
+import os
 import subprocess
 import sys
 import threading
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from django.core.cache.backends.base import BaseCache, CacheKeyWarning
 
 import celeriac
+from celeriac import cached
 from celeriac.django.cache import CeleriacCache
 
 Make = Callable[..., CeleriacCache]
@@ -234,3 +239,65 @@ def test_nothing_runs_beside_the_calls(location: str) -> None:
     command = [sys.executable, "-c", ALONE, location]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert (done.stdout, done.stderr) == ("1\n", "")
+
+
+# ---- a store that can't be used
+
+
+def _not_mounted(store: Path) -> None:
+    store.parent.rename(store.parent.with_name("elsewhere"))
+
+
+def _replaced_by(kind: Callable[[Path], object]) -> Callable[[Path], None]:
+    def replace(store: Path) -> None:
+        store.rename(store.with_name("elsewhere"))
+        kind(store)
+
+    return replace
+
+
+PLACES: dict[str, Callable[[Path], object]] = {
+    "its parent isn't mounted": _not_mounted,
+    "open to others": lambda store: store.chmod(0o777),
+    "its file open to others": lambda store: (store / "arena").chmod(0o666),
+    "a link": _replaced_by(lambda store: store.symlink_to(store.with_name("elsewhere"))),
+    "a file": _replaced_by(lambda store: store.touch()),
+    "a file with two names": lambda store: (store / "two").hardlink_to(store / "arena"),
+    "a directory in the file's place": lambda store: (
+        (store / "arena").unlink(),
+        (store / "arena").mkdir(),
+    ),
+    "another's": lambda store: os.chown(store, 12345, 12345),
+    "its file another's": lambda store: os.chown(store / "arena", 12345, 12345),
+}
+
+
+@pytest.mark.parametrize("what", PLACES)
+def test_a_directory_that_is_not_as_it_was_is_an_outage(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, what: str
+) -> None:
+    if "another's" in what and os.geteuid() != 0:
+        pytest.skip("chown needs root: run these tests as root")
+    (tmp_path / "disk").mkdir()
+    store = tmp_path / "disk" / "store"
+    celeriac.connect(f"file://{store}").close()
+    PLACES[what](store)
+    tolerant = CeleriacCache(f"file://{store}", {"OPTIONS": {"IGNORE_EXCEPTIONS": True}})
+    with caplog.at_level(logging.WARNING, "celeriac.django"):
+        assert tolerant.get("key", "default") == "default"
+        assert tolerant.set("key", 1) is False
+        assert tolerant.get_or_set("key", lambda: 2) == 2
+        assert cached(60, key="key", cache=tolerant)(lambda: 3)() == 3
+    assert tolerant.ignored_exceptions == 4
+    assert len(caplog.records) == 1
+    with pytest.raises(celeriac.ConfigurationError):
+        CeleriacCache(f"file://{store}", {}).get("key")
+
+
+@pytest.mark.parametrize("options", [{"memory": 1000}, {"mode": 0o660}, {"serializer": "no.such"}])
+def test_settings_that_can_not_be_are_no_outage(
+    backend: Make, location: str, options: dict[str, Any]
+) -> None:
+    celeriac.connect(location)
+    with pytest.raises(celeriac.ConfigurationError):
+        backend(OPTIONS={"IGNORE_EXCEPTIONS": True, **options}).get("key")

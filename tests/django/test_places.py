@@ -114,3 +114,21 @@ def test_no_old_value_comes_back_from_the_common_place(backend: Make) -> None:
         assert cache.get("key") is None
         assert other.get("key") is None
         crowd.clear()
+
+
+def test_bounds_by_count_are_of_those_that_have_a_place(backend: Make) -> None:
+    """As docs/settings.md says: of the others MAX_ENTRIES bounds the sum, `max_entries` nothing."""
+    for option, others in (("max_entries", 30 * 24), ("MAX_ENTRIES", 10)):
+        cache = backend(OPTIONS={option: 10})
+        for version in range(80):
+            for number in range(30):
+                cache.set(f"k{number}", number, version=version)
+        counts = [len(cache.keys(version=version)) for version in range(80)]
+        assert max(counts[:56]) <= 10
+        assert sum(counts[56:]) <= others, option
+        assert (max(counts[56:]) == 30) is (option == "max_entries")
+        own = backend(OPTIONS={option: 10}, KEY_FUNCTION=lambda *parts: "/".join(map(str, parts)))
+        for number in range(30):
+            own.set(f"k{number}", number)
+        assert (len(own.keys()) == 30) is (option == "max_entries")
+        cache.clear()

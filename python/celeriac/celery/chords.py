@@ -108,6 +108,8 @@ FIELDS = (
     "parent_id",
 )
 
+_numbers = count()
+
 
 def step(name: str) -> None:
     """Between two steps of the protocol; a test puts its own here, and dies."""
@@ -119,7 +121,6 @@ class Chords:
     def __init__(self, backend: ResultBackend) -> None:
         self.backend = backend
         self.app = backend.app
-        self._numbers = count()
         self._current = threading.local()
         self._store: Store | None = None
         self._parts: Table | None = None
@@ -212,7 +213,7 @@ class Chords:
             yield
             return
         owner = self.identity()
-        key = f"{owner} {id(self):x} {next(self._numbers)}"
+        key = f"{owner} {next(_numbers)}"
         part = (kind, task_id, request.group, request.group_index, content, rest)
         self.parts.set(key, (owner, str(self.app.main), *part), ttl=self.backend.chord_result_ttl)
         step("intended")
@@ -298,7 +299,7 @@ class Chords:
                 results = [*self._joined_group(group_id, group), *self._joined(chord.added)]
         except Exception as exc:
             logger.exception("Chord %r raised: %r", group_id, exc)
-            self.backend.chord_error_from_stack(signature, exc)
+            self._fail(signature, exc)
         else:
             step("joined")
             try:
@@ -311,11 +312,17 @@ class Chords:
                 logger.exception("Chord %r raised: %r", group_id, exc)
                 error = ChordError(f"Callback error: {exc!r}")
                 error.__cause__ = exc
-                self.backend.chord_error_from_stack(signature, error)
+                self._fail(signature, error)
         step("sent")
         self._change(group_id, Chord.finish, max(self.backend.chord_ttl or 0, DONE_SECONDS))
         step("marked")
         self._tidy(group_id, ids, group, chord)
+
+    def _fail(self, signature: Any, error: Exception) -> None:
+        """Instead of step 4: the callback fails, and what would have followed it."""
+        self.backend.chord_error_from_stack(signature, error)
+        for follower in _followers(signature.options.get("chain")):
+            self.backend.on_chord_part_return(follower, states.FAILURE, error)
 
     def _joined(self, ids: list[str]) -> list[Any]:
         """The results of a header without groups in it, in its order.

@@ -23,6 +23,9 @@ __all__ = ["DRIVER", "extend_celery"]
 
 DRIVER = "celeriac"
 
+#: What Celery says of every task that a worker holds until its ETA.
+WORKER_TIMER_PRIORITY = 6
+
 #: Waiting tasks that ``inspect scheduled`` lists at most for each queue.
 SCHEDULED_LIMIT = 1000
 
@@ -137,7 +140,7 @@ def _describe(header: Any, body: bytes, app: Any, hostname: str) -> dict[str, An
         args, kwargs = headers.get("argsrepr"), headers.get("kwargsrepr")
     return {
         "eta": headers.get("eta"),
-        "priority": properties.get("priority") or 0,
+        "priority": properties.get("priority") or WORKER_TIMER_PRIORITY,
         "request": {
             "id": headers.get("id"),
             "name": headers.get("task"),
@@ -150,7 +153,7 @@ def _describe(header: Any, body: bytes, app: Any, hostname: str) -> dict[str, An
             "delivery_info": {
                 "exchange": exchange,
                 "routing_key": routing_key,
-                "priority": properties.get("priority"),
+                "priority": properties.get("priority") or 0,
                 "redelivered": False,
             },
             "worker_pid": None,

@@ -7,6 +7,7 @@ called wrongly. A user's mistake gets a message on stderr and no traceback.
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -28,6 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     `arguments` without the program's name; None means the process's own. Raises `SystemExit` for
     `--help` and for arguments that can't be parsed, as argparse does.
     """
+    _prepare_output()
     options = _parser().parse_args(arguments)
     try:
         code: int = options.run(options)
@@ -46,6 +48,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.close()  # what it still holds can't be written either
         return _complain(error, FINDING)
     return code
+
+
+def _prepare_output() -> None:
+    """Output that is closed is like /dev/null; what its encoding lacks is escaped."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -11,7 +11,7 @@ from celeriac.errors import LockTimeout
 from . import processes
 from .look import look
 from .stats import print_stats
-from .tables import print_table
+from .tables import print_table, visible
 
 
 def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -70,8 +70,8 @@ def find(
         found = "1 dead process: what it" if dead == 1 else f"{dead} dead processes: what they"
         findings.append(f"found {found} held has been given back")
     findings += [
-        f"process {owner['pid']} ({owner['command']}) is stopped: what it holds stays held, and "
-        f"others may wait for it; kill -CONT {owner['pid']} lets it go on"
+        f"process {owner['pid']} ({visible(owner['command'])}) is stopped: what it holds stays "
+        f"held, and others may wait for it; kill -CONT {owner['pid']} lets it go on"
         for owner in owners
         if owner["state"] == "stopped"
     ]

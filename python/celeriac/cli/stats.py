@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .look import look
-from .tables import print_table
+from .tables import print_table, visible
 
 MIB = 1024 * 1024
 
@@ -43,7 +43,7 @@ def print_stats(stats: Mapping[str, Any]) -> None:
     plain = [name for name in stats if name not in parts]
     if "prefixes" in parts:
         parts["prefixes"] = {
-            f"{cache} {prefix!r}": row
+            f"{visible(cache)} {prefix!r}": row
             for cache, rows in parts["prefixes"].items()
             for prefix, row in rows.items()
         }

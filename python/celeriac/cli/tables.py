@@ -9,10 +9,17 @@ from collections.abc import Sequence
 
 def print_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table to stdout; the first column is the label, the others are aligned right."""
+    rows = [list(map(visible, row)) for row in rows]
     if sys.stdout.isatty() and importlib.util.find_spec("rich"):
         _print_rich(heads, rows)
     else:
         print(plain_table(heads, rows))
+
+
+def visible(text: str) -> str:
+    """The text with what is no letter, sign or space escaped: it may be anybody's, and no name
+    shall break a line or steer a terminal."""
+    return text if text.isprintable() else repr(text)[1:-1]
 
 
 def plain_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -68,7 +68,9 @@ class CeleriacCache(_Calls):
     - `memory`, `mode`, `create`: of `celeriac.connect`.
     - `serializer`, `compressor`, `compress_above`, `max_entries`: of `Store.cache`.
     - `MAX_ENTRIES`, `CULL_FREQUENCY`: as Django describes them. Without MAX_ENTRIES only `memory`
-      bounds the cache, and the store evicts what is used least.
+      bounds the cache, and the store evicts what is used least. Beyond 56 pairs of prefix and
+      version with entries at a time, MAX_ENTRIES bounds the further ones as one, and `max_entries`
+      doesn't bound them (S2 in `spaces.py`).
     - `IGNORE_EXCEPTIONS`: errors of the store become misses; they are counted in
       `ignored_exceptions`, and the first of each kind is logged to `celeriac.django`. A full store,
       one that can't be used, and an entry that can't be read are such errors. A value that can't be

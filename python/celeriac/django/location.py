@@ -13,14 +13,22 @@ from __future__ import annotations
 
 import itertools
 import logging
+import re
 
 import celeriac
-from celeriac.errors import CeleriacError
+from celeriac.errors import CeleriacError, ConfigurationError
 from celeriac.url import StoreURL
 
 from . import redis_compat
 
 logger = logging.getLogger("celeriac.django")
+
+_OUTAGE = re.compile(
+    r"can't make directory .*: |.* (is not a directory$|is not a regular file: |"
+    r"is a symbolic link, |has a second name |belongs to user |has mode \d+, so |"
+    r"can't be opened by user )"
+)
+"""What the core says of a place that isn't as a store left it, or isn't there: not mounted, say."""
 
 _locations: dict[StoreURL, Location] = {}
 
@@ -60,6 +68,11 @@ class Location:
                 kind.__name__,
                 error,
             )
+
+
+def is_outage(error: ConfigurationError) -> bool:
+    """Whether the host is at fault: with the same settings it may be right again."""
+    return _OUTAGE.match(str(error)) is not None
 
 
 def at(url: StoreURL) -> Location:

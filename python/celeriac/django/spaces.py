@@ -8,7 +8,8 @@ statistics, and costs nothing at a call. `clear()` clears them all, which are a 
 - S2  A store has places for 56 such namespaces that have entries at a time. Those of other pairs,
   and the keys that another key function makes (who knows what of), are kept together in OTHERS,
   and leave it when it is empty or cleared; who shall be where is the core's to say, so S1 holds
-  there too (invariant N6 of `src/store/namespaces.hpp`).
+  there too (invariant N6 of `src/store/namespaces.hpp`). OTHERS has no `max_entries` (N9): of many
+  that would bound each other none could say how many entries are its own.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 Each call makes the key (Django's prefix, version and key function), hands it to the store, and
 turns an error of the store into a miss where IGNORE_EXCEPTIONS asks for it. Three kinds of error
-are never ignored, being mistakes in the project and not an outage: a ConfigurationError, a value
-that can't be serialized, and a DeadlockError.
+are never ignored, being mistakes in the project and not an outage: a ConfigurationError (unless it
+is about the store's directory), a value that can't be serialized, and a DeadlockError.
 
 The handle on the store is made at the first call, so that settings may be read, and a backend be
 made, while the store is away.
@@ -99,7 +99,7 @@ class SyncCache(BaseCache):
         closed = self._opened is not None and self._opened.closed
         mistake = isinstance(error, DeadlockError)
         if isinstance(error, ConfigurationError):
-            mistake = not closed
+            mistake = not (closed or location.is_outage(error))
         elif isinstance(error, SerializationError):
             mistake = writing or isinstance(error.__cause__, SynchronousOnlyOperation)
         if mistake or not self._ignore_exceptions:
