@@ -16,8 +16,7 @@ from celeriac.queue import Queue
 from celeriac.store import Store
 
 from .look import look
-from .shown import plain
-from .tables import print_table
+from .tables import print_table, visible
 
 FINE, FINDING = 0, 1
 SHOWN_BYTES = 60
@@ -118,14 +117,13 @@ def queues(options: argparse.Namespace) -> int:
         return FINE
     heads = list(next(iter(rows.values())))
     print_table(
-        ["queue", *heads], [[plain(name), *map(_show, row.values())] for name, row in rows.items()]
+        ["queue", *heads],
+        [[visible(name), *map(_show, row.values())] for name, row in rows.items()],
     )
     return FINE
 
 
-def _row(
-    store: Store, name: str, before: dict[str, int], seconds: float
-) -> dict[str, Any] | None:
+def _row(store: Store, name: str, before: dict[str, int], seconds: float) -> dict[str, Any] | None:
     try:
         queue = store.queue(name, create=False)
         counts, age = queue.counts(), queue.oldest_age()
@@ -156,7 +154,7 @@ def dead(options: argparse.Namespace) -> int:
         if count > len(found):
             print(f"{count - len(found):,} more: --limit {count}")
     else:
-        print(f"no dead messages in {plain(options.queue)!r}")
+        print(f"no dead messages in {visible(options.queue)!r}")
     return FINDING if found else FINE
 
 
@@ -165,9 +163,9 @@ def _as_row(message: Ended) -> list[str]:
     body, size = "damaged", "-"
     if not isinstance(message.body, StoreCorrupt):
         size = f"{len(message.body):,}"
-        body = plain(message.body[:SHOWN_BYTES].decode(errors="backslashreplace"))
+        body = message.body[:SHOWN_BYTES].decode(errors="backslashreplace")
     numbers = [str(message.deliveries), str(message.priority), size]
-    return [message.id, died, *numbers, plain(message.reason), body]
+    return [message.id, died, *numbers, message.reason, body]
 
 
 def _as_json(message: Ended) -> dict[str, Any]:
@@ -195,7 +193,7 @@ def purge(options: argparse.Namespace) -> int:
         counts = queue.counts()
         n = counts.dead if options.dead else counts.ready + counts.delayed
         kind = "dead" if options.dead else "ready and delayed"
-        question = f"remove {n:,} {kind} messages of {plain(options.queue)!r}? [y/N] "
+        question = f"remove {n:,} {kind} messages of {visible(options.queue)!r}? [y/N] "
         if not options.yes and not _asked(question):
             print("nothing was removed")
             return FINDING
@@ -216,7 +214,7 @@ def pause(options: argparse.Namespace) -> int:
     """Pause."""
     with look(options.url) as store:
         _existing(store, options).pause()
-    print(f"{plain(options.queue)!r} is paused")
+    print(f"{visible(options.queue)!r} is paused")
     return FINE
 
 
@@ -224,16 +222,16 @@ def resume(options: argparse.Namespace) -> int:
     """End a pause."""
     with look(options.url) as store:
         _existing(store, options).resume()
-    print(f"{plain(options.queue)!r} delivers")
+    print(f"{visible(options.queue)!r} delivers")
     return FINE
 
 
 def _existing(store: Store, options: argparse.Namespace) -> Queue:
     """The queue. Raises StoreNotFound, with the names that there are."""
     if not store.has_queue(options.queue):
-        there = ", ".join(map(plain, sorted(store.queues()))) or "none"
+        there = ", ".join(map(visible, sorted(store.queues()))) or "none"
         raise StoreNotFound(
-            f"no queue {plain(options.queue)!r} in {options.url}; there are: {there}"
+            f"no queue {visible(options.queue)!r} in {options.url}; there are: {there}"
         )
     return store.queue(options.queue, create=False)
 
