@@ -41,13 +41,19 @@ def test_an_idle_worker_finishes_what_a_killed_one_began(
     app: Any,
     add: Any,
     in_order: Any,
+    celery: Callable[..., Any],
     worker: Callable[..., Any],
     tmp_path: Path,
     store_url: str,
     at: str,
 ) -> None:
     result = chord([add.s(i, 1) for i in range(3)])(in_order.s())
-    idle = worker("idle", "-Q", "other", pool="solo")
+    idle = celery(
+        "idle",
+        *("--quiet", "worker", "--pool", "solo", "--queues", "other"),
+        *("--hostname", "idle@test", "--loglevel", "INFO"),
+    )
+    idle.wait_for("idle@test ready.")
     first = worker("first", "-Q", "celery", pool="solo", **dying(at, tmp_path))
     wait_until(lambda: first.process.poll() is not None, what="the worker's death")
     queue = celeriac.connect(store_url).queue("celery")

@@ -71,7 +71,11 @@ _watch: ChordWatch | None = None
 
 
 def install() -> None:
-    """Start a watch with every worker of this process whose results are in a store. Idempotent."""
+    """Start a watch with every worker of this process whose results are in a store. Idempotent.
+
+    Called by the result backend and by the transport, since a worker's main process need not load
+    the former.
+    """
     signals.worker_ready.connect(_start, weak=False, dispatch_uid="celeriac.celery.chords")
     signals.worker_shutdown.connect(_stop, weak=False, dispatch_uid="celeriac.celery.chords")
 
@@ -79,7 +83,7 @@ def install() -> None:
 def _start(sender: Any = None, **kwargs: Any) -> None:
     global _watch
     app = getattr(sender, "app", None)
-    if app is None or not hasattr(app.backend, "chords"):
+    if app is None or not str(app.conf.result_backend or "").startswith("celeriac"):
         return
     if _watch is None or not _watch.is_alive():
         _watch = ChordWatch(app)

@@ -43,6 +43,10 @@ def extend_celery() -> None:
     tasks = getattr(sys.modules.get("celery.worker.consumer.tasks"), "Tasks", None)
     if tasks is not None and not hasattr(tasks.start, "celeriac"):
         tasks.start = _with_prefetch_gate(tasks.start)
+    if "celery.worker" in sys.modules:
+        from celeriac.celery import chord_watch
+
+        chord_watch.install()
     panel = getattr(sys.modules.get("celery.worker.control"), "Panel", None)
     if panel is not None and "scheduled" in panel.data:
         held = panel.data["scheduled"]
