@@ -1,7 +1,8 @@
 """Celery on celeriac and on Redis: `python -m benchmarks.celery`, from the root of a clone.
 
 Publishing, working off a full queue, the time from `delay()` to the start of the task, that from
-`delay()` to its result, and that of a chord. See README.md for what is compared and how.
+`delay()` to its result, and that of a chord; what a worker takes that waits. See README.md for what
+is compared and how.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from pathlib import Path
 
 from celery import chord
 
-from . import celery_app
+from . import celery_app, celery_deque
+from .celery_idle import waiting_tasks, wake_ups
 from .celery_workers import Stamps, System, environment, worker
 from .common import (
     ROOT,
@@ -43,11 +45,13 @@ MEMORY = "256M"
 
 DESCRIPTIONS = {
     "celeriac": "broker and result backend celeriac+shm://",
+    "celeriac amqp": 'the same, published through Celery(amqp="celeriac.celery:AMQP")',
     "redis": "broker and result backend redis:// on loopback, hiredis parser, no persistence",
     "memory": "kombu's memory transport, all in one process: what Celery itself takes, not a "
     "broker between processes",
+    "floor": "a transport that costs nothing, objects in a deque: the least that Celery takes",
 }
-AGAINST = {"celeriac": ("redis", "memory")}
+AGAINST = {"celeriac": ("redis", "memory", "floor"), "celeriac amqp": ("redis", "memory", "floor")}
 PUBLISH, DRAINS = "Publishing", "Working off a full queue"
 CHORD = "A chord, idle worker"
 LATENCY, RESULT = "From delay() to the task's start, idle worker", "delay().get(), idle worker"
@@ -68,22 +72,27 @@ def systems(report: Report) -> Iterator[list[System]]:
 
 
 @contextmanager
-def memory() -> Iterator[System]:
-    """kombu's memory transport, to publish to; it has no result backend."""
-    system = System("memory", "memory://", "", celery_app.make("memory://", None))
+def publishers(every: list[System]) -> Iterator[list[System]]:
+    """Others to publish with: celeriac's own publisher, and the two floors, without results."""
+    ours = every[0]
+    fast = celery_app.make(ours.broker, ours.backend, "celeriac.celery:AMQP")
+    made = [System("celeriac amqp", ours.broker, ours.backend, fast)]
+    for name, url in (("memory", "memory://"), ("floor", celery_deque.register())):
+        made.append(System(name, url, "", celery_app.make(url, None)))
     try:
-        yield system
+        yield made
     finally:
-        system.app.close()
+        for system in made:
+            system.app.close()
 
 
 def publish(
-    report: Report, options: Options, every: list[System], floor: System, number: int
+    report: Report, options: Options, every: list[System], others: list[System], number: int
 ) -> None:
     """Microseconds for `task.delay(1, 2)`; nobody consumes, and the queue is emptied after it."""
     for case, name, taking_part in (
-        ("no result wanted", "noop", [*every, floor]),
-        ("result wanted", "add", every),
+        ("no result wanted", "noop", [*every, *others]),
+        ("result wanted", "add", [*every, *(other for other in others if other.backend)]),
     ):
         if not report.wanted(PUBLISH, case):
             continue
@@ -144,24 +153,25 @@ def fill(system: System, name: str, stamps: Stamps, count: int) -> None:
 
 
 def drain_floor(report: Report, options: Options, folder: Path) -> None:
-    """Working off on the memory transport, in a process that is publisher and worker."""
+    """Working off on the two floors, each in a process that is publisher and worker."""
     case = "solo, no results"
     if not report.wanted(DRAINS, case):
         return
     count = 100 if options.quick else DRAIN
-    stamps = Stamps(folder / "floor")
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.celery_floor", str(count), str(stamps.path)],
-        cwd=ROOT,
-        env=environment("memory://", None),
-        capture_output=True,
-        text=True,
-        timeout=180,
-    )
-    if done.returncode:
-        raise RuntimeError(f"the memory transport's process failed:\n{done.stderr[-2000:]}")
-    (_, first), (_, last) = stamps.read()
-    report.add(DRAINS, case, "memory", count / (last - first), "tasks/s", "higher")
+    for name in ("memory", "floor"):
+        stamps = Stamps(folder / f"drain-{name}")
+        done = subprocess.run(
+            [sys.executable, "-m", "benchmarks.celery_floor", name, str(count), str(stamps.path)],
+            cwd=ROOT,
+            env=environment("memory://", None),
+            capture_output=True,
+            text=True,
+            timeout=180,
+        )
+        if done.returncode:
+            raise RuntimeError(f"the process of {name} failed:\n{done.stderr[-2000:]}")
+        (_, first), (_, last) = stamps.read()
+        report.add(DRAINS, case, name, count / (last - first), "tasks/s", "higher")
 
 
 def answers(report: Report, options: Options, every: list[System], folder: Path) -> None:
@@ -243,12 +253,14 @@ def main() -> None:
         f"solo pool, one task at a time, {10 if options.quick else SAMPLES} a round; the "
         "percentiles are those of a round"
     )
-    with directory() as folder, systems(report) as every, memory() as floor:
+    with directory() as folder, systems(report) as every, publishers(every) as others:
         for number in range(options.rounds):
             report.round(number, "publishing and working off")
-            publish(report, options, every, floor, number)
+            publish(report, options, every, others, number)
             drain(report, options, every, folder, number)
             drain_floor(report, options, folder)
+            waiting_tasks(report, options, every, folder, number)
+            wake_ups(report, options, every, folder, number)
         answers(report, options, every, folder)
         report.finish()
 

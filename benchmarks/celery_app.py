@@ -17,9 +17,9 @@ BROKER, BACKEND = "BENCH_BROKER", "BENCH_BACKEND"
 STAMP = struct.Struct("=dd")
 
 
-def make(broker: str, backend: str | None) -> Any:
-    """An application with its tasks."""
-    app = celery.Celery("bench", broker=broker, backend=backend, set_as_current=False)
+def make(broker: str, backend: str | None, amqp: str | None = None) -> Any:
+    """An application with its tasks; `amqp` is the publisher's class where it isn't Celery's."""
+    app = celery.Celery("bench", broker=broker, backend=backend, amqp=amqp, set_as_current=False)
     app.conf.broker_connection_retry_on_startup = True
     app.conf.worker_hijack_root_logger = False
 

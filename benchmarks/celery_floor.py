@@ -1,9 +1,9 @@
-"""What Celery itself takes: its memory transport, publisher and solo worker in one process.
+"""What Celery itself takes: publisher and solo worker in one process.
 
-Run by `benchmarks.celery` as a process of its own, `python -m benchmarks.celery_floor COUNT FILE`:
-publishes COUNT no-ops with a stamp before and after them, then works them off. No other process
-can reach this broker and nothing is copied to one, so that this is a floor to compare with and not
-a broker to use.
+Run by `benchmarks.celery` as a process of its own, `python -m benchmarks.celery_floor KIND COUNT
+FILE`: publishes COUNT no-ops with a stamp before and after them, then works them off. KIND is
+`memory`, kombu's memory transport, or `floor`, a deque. No other process can reach either broker
+and nothing is copied to one, so that these are floors to compare with and not brokers to use.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import threading
 import time
 from pathlib import Path
 
-from . import celery_app
+from . import celery_app, celery_deque
 from .celery_workers import Stamps
 
 
 def main() -> None:
     """Publish, work, end."""
-    count, path = int(sys.argv[1]), Path(sys.argv[2])
-    app = celery_app.make("memory://", None)
+    kind, count, path = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
+    app = celery_app.make(celery_deque.register() if kind == "floor" else "memory://", None)
     stamps = Stamps(path)
     noop, stamp = app.tasks["bench.noop"], app.tasks["bench.stamp"]
     stamp.delay(str(path), time.monotonic())

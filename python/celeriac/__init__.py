@@ -28,8 +28,9 @@ from celeriac.errors import (
     ValueTooLarge,
     VersionMismatch,
 )
+from celeriac.message import Consumer, Counts, Ended, Message, Peeked
 from celeriac.prefix_stats import PrefixStats
-from celeriac.queue import Counts, Message, Queue, Waiter
+from celeriac.queue import Queue, Waiter
 from celeriac.store import Store, connect, get_default, set_default
 from celeriac.table import Table
 
@@ -51,13 +52,16 @@ __all__ = [
     "CacheStats",
     "CeleriacError",
     "ConfigurationError",
+    "Consumer",
     "Counts",
     "DeadlockError",
+    "Ended",
     "LockLost",
     "LockTimeout",
     "Message",
     "NotEnoughMemory",
     "NotOwner",
+    "Peeked",
     "PrefixStats",
     "Queue",
     "QueueFull",

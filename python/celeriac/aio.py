@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import itertools
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterable
 from types import TracebackType
@@ -23,8 +24,10 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from celeriac import aio_fill, checks
 from celeriac import store as sync
 from celeriac.cache import TTL, USE_DEFAULT, Cache, Key
+from celeriac.errors import CeleriacError, QueueFull
+from celeriac.message import Message
 from celeriac.prefix_stats import PrefixStats
-from celeriac.queue import Message, Queue, Waiter
+from celeriac.queue import Queue, Waiter
 from celeriac.table import Table
 
 _Self = TypeVar("_Self", bound="_Handle")
@@ -258,6 +261,16 @@ class AsyncMessage:
         """See Message.priority."""
         return self.sync.priority
 
+    @property
+    def reason(self) -> str | None:
+        """See Message.reason."""
+        return self.sync.reason
+
+    def extend(self, seconds: float) -> Awaitable[None]:
+        """See Message.extend. Done, or raised, when it returns; awaiting adds nothing."""
+        self.sync.extend(seconds)
+        return _DONE
+
     def ack(self) -> Awaitable[None]:
         """See Message.ack. Done, or raised, when it returns; awaiting the result adds nothing."""
         self.sync.ack()
@@ -267,6 +280,25 @@ class AsyncMessage:
         """See Message.nack. Done, or raised, when it returns; awaiting the result adds nothing."""
         self.sync.nack(delay, reason)
         return _DONE
+
+
+async def _with_room(put: Callable[[], _Result], timeout: float | None) -> _Result:
+    """Puts; while the queue is full, again and again until the deadline, and others run meanwhile.
+
+    Who is cancelled has put nothing: a thread that waits in his place could put afterwards.
+    """
+    checks.check_ttl(timeout, "timeout")
+    ends = None if timeout is None else time.monotonic() + timeout
+    pause = 0.001
+    while True:
+        try:
+            return put()
+        except QueueFull:
+            left = pause if ends is None else ends - time.monotonic()
+            if left <= 0:
+                raise
+        await asyncio.sleep(min(pause, left))
+        pause = min(2 * pause, 0.02)
 
 
 class AsyncQueue(_Handle):
@@ -284,13 +316,47 @@ class AsyncQueue(_Handle):
         """The name of the queue."""
         return self.sync.name
 
-    put = _twin(Queue.put)
-    put_many = _twin(Queue.put_many)
+    @functools.wraps(Queue.put)
+    async def put(self, body: bytes | str, *, timeout: float | None = 0, **options: Any) -> str:
+        return await _with_room(lambda: self.sync.put(body, **options), timeout)
+
+    @functools.wraps(Queue.put_many)
+    async def put_many(
+        self, bodies: Iterable[bytes | str], *, timeout: float | None = 0, **options: Any
+    ) -> list[str]:
+        done: list[str] = []
+        if isinstance(bodies, Iterable) and not isinstance(bodies, (str, bytes)):
+            bodies = list(bodies)  # to be gone through more than once
+
+        def put_rest() -> list[str]:
+            rest = itertools.islice(bodies, len(done), None) if done else bodies
+            try:
+                return [*done, *self.sync.put_many(rest, **options)]
+            except CeleriacError as error:
+                done.extend(error.ids)
+                error.ids = list(done)
+                raise
+
+        return await _with_room(put_rest, timeout)
+
+    @property
+    def paused(self) -> bool:
+        """See Queue.paused."""
+        return self.sync.paused
+
     counts = _twin(Queue.counts)
     dropped = _twin(Queue.dropped)
     ready = _twin(Queue.ready)
     delayed = _twin(Queue.delayed)
     dead = _twin(Queue.dead)
+    done = _twin(Queue.done)
+    retry_dead = _twin(Queue.retry_dead)
+    purge_dead = _twin(Queue.purge_dead)
+    cancel = _twin(Queue.cancel)
+    pause = _twin(Queue.pause)
+    resume = _twin(Queue.resume)
+    oldest_age = _twin(Queue.oldest_age)
+    consumers = _twin(Queue.consumers)
     purge = _twin(Queue.purge)
     delete = _twin(Queue.delete)
 

@@ -3,126 +3,21 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from celeriac import checks, green
-from celeriac._core import Message as CoreMessage
 from celeriac._core import Queue as CoreQueue
 from celeriac._core import Waiter as CoreWaiter
-from celeriac.errors import CeleriacError, NotOwner, StoreCorrupt
+from celeriac.errors import CeleriacError, QueueFull, StoreCorrupt
+from celeriac.message import Consumer, Counts, Ended, Message, Peeked, delay_of
 
 if TYPE_CHECKING:
     from celeriac._core import Store as CoreStore
 
-
-class Counts(NamedTuple):
-    """Messages of a queue by state; ``done`` counts acknowledgements since the queue was made."""
-
-    ready: int
-    delayed: int
-    reserved: int
-    dead: int
-    done: int
-
-
-class Peeked(NamedTuple):
-    """A message looked at, not taken."""
-
-    id: str
-    body: bytes | StoreCorrupt
-    """What was put; an error, not raised, where that was damaged."""
-    headers: dict[str, Any]
-    priority: int
-    deliveries: int
-    due_in: float
-
-
-class Message:
-    """A message that this process has reserved: acknowledge it or give it back.
-
-    If the process dies first, the kernel tells and the message is delivered to another.
-    """
-
-    __slots__ = ("_core", "_ended", "_headers", "queue")
-
-    def __init__(self, core: CoreMessage, queue: Queue) -> None:
-        self._core = core
-        self._ended = ""
-        self._headers: dict[str, Any] | None = None
-        self.queue = queue
-
-    @property
-    def body(self) -> bytes:
-        """What was put."""
-        return self._core.body
-
-    @property
-    def headers(self) -> dict[str, Any]:
-        """The headers given to put()."""
-        if self._headers is None:
-            raw = self._core.headers
-            self._headers = json.loads(raw) if raw else {}
-        return self._headers
-
-    @property
-    def id(self) -> str:
-        """The id that put() returned."""
-        return f"{self._core.id:016x}"
-
-    @property
-    def deliveries(self) -> int:
-        """How often the message was delivered, this time included."""
-        return self._core.deliveries
-
-    @property
-    def redelivered(self) -> bool:
-        """Delivered before, to somebody who died or gave it back."""
-        return self._core.deliveries > 1
-
-    @property
-    def priority(self) -> int:
-        """0 to 255, higher first."""
-        return self._core.priority
-
-    def ack(self) -> None:
-        """Done: remove the message. Raises NotOwner when it isn't ours any more."""
-        try:
-            self._core.ack()
-        except NotOwner as error:
-            raise self._late(error) from None
-        self._ended = "acknowledged it already"
-
-    def nack(self, delay: float = 0, reason: str | None = None) -> None:
-        """Give the message back, to be delivered again after ``delay`` seconds.
-
-        A message that reached the queue's ``max_deliveries`` is set aside as dead instead. Raises
-        NotOwner when it isn't ours any more. ``reason`` is for people; it isn't kept yet.
-        """
-        if reason is not None:
-            checks.text(reason, "reason")
-        seconds = _delay(delay, "delay")
-        try:
-            self._core.nack(seconds)
-        except NotOwner as error:
-            raise self._late(error) from None
-        self._ended = "gave it back already, with nack()"
-
-    def _late(self, error: NotOwner) -> NotOwner:
-        """Says how this object ended the message, if it did."""
-        if not self._ended:
-            return error
-        return NotOwner(
-            f"message {self.id} of queue {self.queue.name!r} isn't reserved by this process any "
-            f"more: it {self._ended}"
-        )
-
-    def __repr__(self) -> str:
-        return f"<Message {self.id} of {self.queue.name!r}, delivery {self.deliveries}>"
-
-
-def _delay(value: object, what: str) -> float:
-    return min(checks.seconds(int(value) if isinstance(value, bool) else value, what), 1e18)
+_Put = TypeVar("_Put")
 
 
 def _packed(headers: Mapping[str, Any] | None) -> bytes:
@@ -140,6 +35,53 @@ def _packed(headers: Mapping[str, Any] | None) -> bytes:
 def _check_body(body: object) -> None:
     if not isinstance(body, (bytes, str)):
         raise TypeError(f"a message body is bytes or str, not {type(body).__name__}")
+
+
+def _shown(number: int) -> str:
+    return f"{number:016x}"
+
+
+def _numbers(ids: Iterable[str]) -> list[int]:
+    """Ids as the core has them. Raises TypeError, ValueError."""
+    if isinstance(ids, (str, bytes)) or not isinstance(ids, Iterable):
+        raise TypeError(f"ids is an iterable of ids, not {type(ids).__name__}")
+    numbers = []
+    for id in ids:
+        try:
+            numbers.append(int(checks.text(id, "an id"), 16))
+        except ValueError:
+            raise ValueError(f"id={id!r}: an id is what put() returned") from None
+        if not 0 <= numbers[-1] < 1 << 64:
+            raise ValueError(f"id={id!r}: an id is what put() returned")
+    return numbers
+
+
+def _check_dedup(key: object, ttl: object) -> float | None:
+    """The key's window in seconds, None for the queue's. Raises TypeError, ValueError."""
+    if key is None:
+        if ttl is not None:
+            raise ValueError(f"dedup_ttl={ttl!r} without a dedup_key")
+        return None
+    if not isinstance(key, (str, bytes)):
+        raise TypeError(f"dedup_key is str or bytes, not {type(key).__name__}")
+    size = len(key.encode() if isinstance(key, str) else key)
+    if not 1 <= size <= 1024:
+        raise ValueError(f"dedup_key has {size} bytes: 1 to 1024")
+    return None if ttl is None else delay_of(ttl, "dedup_ttl")
+
+
+def _with_room(put: Callable[[float | None], _Put], timeout: float | None) -> _Put:
+    """Puts, waiting for room; under gevent so that others run meanwhile."""
+    if not green.patched() or (timeout is not None and timeout <= 0):
+        return put(timeout)
+
+    def look() -> _Put | None:
+        with suppress(QueueFull):
+            return put(0)
+        return None
+
+    found = green.wait(look, timeout)
+    return put(0) if found is None else found
 
 
 class Queue:
@@ -178,14 +120,23 @@ class Queue:
         delay: float = 0,
         ttl: float | None = None,
         headers: Mapping[str, Any] | None = None,
+        dedup_key: str | bytes | None = None,
+        dedup_ttl: float | None = None,
+        timeout: float | None = 0,
     ) -> str:
         """Put a message; its id.
 
         :param body: bytes, or str as UTF-8.
         :param priority: 0 to 255, higher first.
         :param delay: seconds until it may be delivered.
-        :param ttl: seconds after which it is dropped if nobody has taken it; None = never.
+        :param ttl: seconds after which it is dropped if nobody has taken it, or goes to the dead
+            letter queue if there is one; None = never.
         :param headers: a small mapping that JSON can take.
+        :param dedup_key: 1 to 1,024 bytes: when a message of the queue has this key, nothing is
+            put, and the id is that message's. Looking and putting are one step.
+        :param dedup_ttl: seconds for which the key is taken, whatever becomes of the message; by
+            default the queue's. Without any: until the message is done, removed or dead.
+        :param timeout: seconds to wait for room; None waits for ever, 0 doesn't wait.
 
         Raises QueueFull (max_length or memory reached), ValueTooLarge, ValueError, TypeError; then
         nothing was put.
@@ -193,8 +144,18 @@ class Queue:
         _check_body(body)
         checks.check_ttl(ttl)
         checks.whole(priority, "priority", 0, 255)
-        number = self._core.put(body, _packed(headers), priority, _delay(delay, "delay"), ttl)
-        return f"{number:016x}"
+        seconds, packed = delay_of(delay, "delay"), _packed(headers)
+        if dedup_key is None and dedup_ttl is None and timeout == 0:
+            return f"{self._core.put(body, packed, priority, seconds, ttl):016x}"
+        window = _check_dedup(dedup_key, dedup_ttl)
+        checks.check_ttl(timeout, "timeout")
+
+        def put(wait: float | None) -> int:
+            return self._core.put_with(
+                body, packed, priority, seconds, ttl, dedup_key, window, wait
+            )
+
+        return f"{_with_room(put, timeout):016x}"
 
     def put_many(
         self,
@@ -204,6 +165,7 @@ class Queue:
         delay: float = 0,
         ttl: float | None = None,
         headers: Mapping[str, Any] | None = None,
+        timeout: float | None = 0,
     ) -> list[str]:
         """Put several messages with the same options, those of :meth:`put`, in order; their ids.
 
@@ -215,16 +177,29 @@ class Queue:
         bodies = list(bodies)
         for body in bodies:
             _check_body(body)
-        ids: list[str] = []
+        checks.check_ttl(ttl)
+        checks.check_ttl(timeout, "timeout")
+        checks.whole(priority, "priority", 0, 255)
+        seconds, packed = delay_of(delay, "delay"), _packed(headers)
+        put: list[int] = []
+        if not bodies:
+            return []
+
+        def put_rest(wait: float | None) -> list[int]:
+            rest = bodies[len(put) :]
+            try:
+                put.extend(self._core.put_many(rest, packed, priority, seconds, ttl, wait))
+            except CeleriacError as error:
+                put.extend(getattr(error, "ids", ()))
+                raise
+            return put
+
         try:
-            for body in bodies:
-                ids.append(  # noqa: PERF401 - ids so far are kept
-                    self.put(body, priority=priority, delay=delay, ttl=ttl, headers=headers)
-                )
+            numbers = _with_room(put_rest, timeout)
         except CeleriacError as error:
-            error.ids = ids
+            error.ids = [_shown(number) for number in put]
             raise
-        return ids
+        return [_shown(number) for number in numbers]
 
     def get(self, timeout: float | None = None) -> Message | None:
         """Reserve the next message.
@@ -255,13 +230,16 @@ class Queue:
     def get_many(self, n: int, timeout: float | None = 0) -> list[Message]:
         """Reserve up to ``n`` messages; waits for the first only."""
         checks.whole(n, "n")
-        messages: list[Message] = []
-        while len(messages) < n:
-            message = self.get(timeout if not messages else 0)
-            if message is None:
-                break
-            messages.append(message)
-        return messages
+        checks.check_ttl(timeout, "timeout")
+        if n <= 0:
+            return []
+        found = self._core.get_many(n, 0)
+        if not found:
+            first = self.get(timeout)
+            if first is None:
+                return []
+            return [first, *(Message(core, self) for core in self._core.get_many(n - 1, 0))]
+        return [Message(core, self) for core in found]
 
     def counts(self) -> Counts:
         """Messages by state; exact when nobody is in the middle of an operation."""
@@ -281,14 +259,33 @@ class Queue:
         checks.whole(limit, "limit", 0)
         return [
             Peeked(
-                f"{number:016x}",
+                _shown(number),
                 self._damaged(number) if body is None else body,
                 json.loads(raw) if raw else {},
                 priority,
                 count,
                 due_in,
             )
-            for number, body, raw, priority, count, due_in in self._core.peek(state, limit)
+            for number, body, raw, priority, count, due_in, _, _ in self._core.peek(state, limit)
+        ]
+
+    def _ended(self, state: str, limit: int | None) -> list[Ended]:
+        if limit is not None:
+            checks.whole(limit, "limit", 0)
+        now = time.time()
+        return [
+            Ended(
+                _shown(number),
+                self._damaged(number) if body is None else body,
+                json.loads(raw) if raw else {},
+                priority,
+                count,
+                reason,
+                now - ago,
+            )
+            for number, body, raw, priority, count, _, reason, ago in self._core.peek(
+                state, checks.LARGEST if limit is None else limit
+            )
         ]
 
     def delayed(self, limit: int = 100) -> list[Peeked]:
@@ -299,9 +296,58 @@ class Queue:
         """Look at ready messages, oldest first, without taking them."""
         return self._peek("ready", limit)
 
-    def dead(self, limit: int = 100) -> list[Peeked]:
-        """Look at dead messages: given back too often, or found damaged: their body is an error."""
-        return self._peek("dead", limit)
+    def dead(self, limit: int | None = None) -> list[Ended]:
+        """Dead messages, the first to die first: given back too often, their consumers died too
+        often, or found damaged: their body is an error."""
+        return self._ended("dead", limit)
+
+    def done(self, limit: int | None = None) -> list[Ended]:
+        """Messages that are done and kept (``keep_done``), the first that was done first."""
+        return self._ended("done", limit)
+
+    def retry_dead(self, ids: Iterable[str] | None = None) -> int:
+        """Put dead messages back, those with these ids or all; how many were.
+
+        They go behind all that is ready, their deliveries count anew, and they don't expire. Ids of
+        messages that aren't dead are passed over: the number returned is smaller then.
+        """
+        return self._core.retry_dead(None if ids is None else _numbers(ids))
+
+    def purge_dead(self) -> int:
+        """Remove all dead messages; how many."""
+        return self._core.purge_dead()
+
+    def cancel(self, id: str) -> bool:
+        """Remove a ready or delayed message; False when it is neither (any more)."""
+        (number,) = _numbers([id])
+        return self._core.cancel(number)
+
+    def pause(self) -> None:
+        """Deliver nothing, to nobody, until resume(): puts go on, consumers wait. Lasts beyond this
+        process."""
+        self._core.pause(True)
+
+    def resume(self) -> None:
+        """Deliver again."""
+        self._core.pause(False)
+
+    @property
+    def paused(self) -> bool:
+        """Whether the queue was paused and not resumed."""
+        return self._core.paused()
+
+    def oldest_age(self) -> float | None:
+        """Seconds since the ready message that has waited longest was put; None without one."""
+        return self._core.oldest_age()
+
+    def consumers(self) -> list[Consumer]:
+        """Processes that wait for messages or have some reserved."""
+        owners = {(o["slot"], o["epoch"]): o for o in self._store.owners()}
+        return [
+            Consumer(owners[who]["pid"], owners[who]["command"], reserved, waiting)
+            for *key, reserved, waiting in self._core.consumers()
+            if (who := (key[0], key[1])) in owners
+        ]
 
     def purge(self) -> int:
         """Remove all ready and delayed messages; how many."""

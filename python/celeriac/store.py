@@ -19,6 +19,7 @@ from celeriac.entries import DEFAULT_THRESHOLD, Format
 from celeriac.errors import ConfigurationError, StoreNotFound
 from celeriac.prefix_stats import PrefixStats, counted, lead_size
 from celeriac.queue import Queue, Waiter
+from celeriac.queue_options import Keep, check_count, check_options
 from celeriac.table import Table
 from celeriac.url import DEFAULT_MEMORY, StoreURL, parse_size, parse_url
 
@@ -30,16 +31,6 @@ def _check_name(name: object, what: str) -> None:
     if not isinstance(name, str):
         raise TypeError(f"the name of {what} is a str, not {type(name).__name__}")
     name.encode()  # UnicodeEncodeError says what is wrong with it
-
-
-def _check_count(value: object, what: str) -> None:
-    if value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{what} is an int or None, not {type(value).__name__}")
-    if not 1 <= value <= checks.LARGEST:
-        bound = "at least 1" if value < 1 else f"at most {checks.LARGEST}"
-        raise ConfigurationError(f"{what}={value!r}: {bound}, or None for no limit")
 
 
 def _check_mode(path: str, mode: int) -> None:
@@ -168,7 +159,7 @@ class Store:
             namespace = f"{namespace}@{version}"
         written = Format(serializer, compressor, compress_above)
         checks.check_ttl(ttl)
-        _check_count(max_entries, "max_entries")
+        check_count(max_entries, "max_entries")
         core = self._core.cache(
             namespace,
             table=False,
@@ -207,14 +198,32 @@ class Store:
         max_deliveries: int | None = None,
         drop_oldest: bool = False,
         owner_bound: bool = False,
+        dead_letter: str | None = None,
+        keep_done: Keep | None = None,
+        keep_failed: Keep | None = None,
+        dedup_ttl: float | None = None,
+        visibility: float | None = None,
         create: bool = True,
     ) -> Queue:
-        """A queue by name; made on first use. Options, when given, become the queue's for all.
+        """A queue by name; made on first use. Options, when given, become the queue's for all, in
+        place of all that were given before.
 
         :param max_length: most messages that are not yet done; a put beyond raises QueueFull.
-        :param max_deliveries: after that many deliveries a message that is given back is dead.
+        :param max_deliveries: after that many deliveries a message that is given back, or whose
+            consumer died, is dead.
         :param drop_oldest: at max_length drop the oldest ready message instead of raising.
         :param owner_bound: the queue vanishes with the process that made it.
+        :param dead_letter: name of the queue that gets what would be dead here, and what expired,
+            in place of the list of dead messages; made when it is needed. There their deliveries
+            count anew and they don't expire; its max_length doesn't keep them out.
+        :param keep_done: ``(count, seconds)``: keep that many messages that are done, that long;
+            one of the two may be None. See Queue.done().
+        :param keep_failed: the same for dead messages, which otherwise stay until you see to them.
+            What is kept by these two options gives way when memory is short.
+        :param dedup_ttl: seconds for which the ``dedup_key`` of a put is taken; without it, as long
+            as its message isn't done.
+        :param visibility: seconds after which a message that a living process has reserved is
+            delivered again, unless extended; None = never.
         :param create: False raises StoreNotFound when there is no such queue, now or at a later
             use of the handle; True makes it (again).
 
@@ -224,24 +233,21 @@ class Store:
         if self._url.is_file:
             raise ConfigurationError(f"no queue {name!r} in {self.path}: {NO_QUEUES}")
         _check_name(name, "a queue")
-        _check_count(max_length, "max_length")
-        _check_count(max_deliveries, "max_deliveries")
-        for option, value in (
-            ("drop_oldest", drop_oldest),
-            ("owner_bound", owner_bound),
-            ("create", create),
-        ):
-            checks.yes_or_no(value, option)
-        given = bool(max_length or max_deliveries or drop_oldest or owner_bound)
-        core = self._core.queue(
+        options = check_options(
             name,
-            create=create,
-            given=given,
-            max_length=max_length or 0,
-            max_deliveries=max_deliveries or 0,
+            max_length=max_length,
+            max_deliveries=max_deliveries,
             drop_oldest=drop_oldest,
             owner_bound=owner_bound,
+            dead_letter=dead_letter,
+            keep_done=keep_done,
+            keep_failed=keep_failed,
+            dedup_ttl=dedup_ttl,
+            visibility=visibility,
         )
+        given = any(value not in (0, False, "", (0, 0.0)) for value in options.values())
+        checks.yes_or_no(create, "create")
+        core = self._core.queue(name, create=create, given=given, **options)
         again = functools.partial(
             self.queue,
             name,
@@ -249,6 +255,11 @@ class Store:
             max_deliveries=max_deliveries,
             drop_oldest=drop_oldest,
             owner_bound=owner_bound,
+            dead_letter=dead_letter,
+            keep_done=keep_done,
+            keep_failed=keep_failed,
+            dedup_ttl=dedup_ttl,
+            visibility=visibility,
             create=create,
         )
         return Queue(self._core, core, name, again)

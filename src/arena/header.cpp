@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <cstring>
 
+#include "arena/layout_fingerprint.hpp"
 #include "platform/clock.hpp"
 #include "platform/crc32c.hpp"
 #include "platform/file.hpp"

@@ -3,7 +3,8 @@
 // The arena is one file, mapped by every process at whatever address it gets. So there are only
 // offsets in here (bytes from the start of the file), no pointers; only trivially copyable words,
 // no standard-library or pthread objects (their layout belongs to somebody else). A changed size
-// or offset changes fingerprint(), and processes built with another one refuse to attach.
+// or offset changes fingerprint() (layout_fingerprint.hpp), and processes built with another one
+// refuse to attach.
 //
 //   page 0        Header                     what this file is; how large it may grow and is
 //   kOwners       OwnerRecord[1024]          who is or was attached
@@ -37,7 +38,7 @@
 namespace celeriac::layout {
 
 constexpr std::uint64_t kMagic = 0x3143414952454C43ULL;  // "CLERIAC1"
-constexpr std::uint32_t kMajor = 3;
+constexpr std::uint32_t kMajor = 4;
 constexpr std::uint32_t kMinor = 0;
 
 constexpr std::uint32_t kMaxOwners = 1024;
@@ -271,12 +272,12 @@ struct HeapControl {
 // A message. `word` is a tagged word: state, owner, generation. 64 bytes: one cache line.
 struct alignas(64) Slot {
   Word word;
-  Word meta;      // {queue generation:16 | queue index:16 | flags:8 | priority:8 | reserved:16}
+  Word meta;      // {queue generation:16 | queue index:16 | flags:8 | priority:8 | end:8 | 0:8}
   Word sequence;  // order within its queue
-  Word due;       // delayed until
-  Word expires;   // message TTL, kNever = none
-  Word body;      // block, 0 = none
-  Word first;     // generation of the word when the message was put: deliveries = now - first
+  Word due;      // delayed or reserved until, {ms:40 | low generation:24}; of the ended: since when
+  Word expires;  // message TTL, kNever = none; of the ended: neighbours, {older:32 | newer:32}
+  Word body;     // block, 0 = none
+  Word first;    // {generation from which deliveries count:32 | generation when it was put:32}
   Word enqueued;  // when it was put
 };
 static_assert(sizeof(Slot) == 64);
@@ -294,8 +295,9 @@ struct MessageHead {
   std::uint32_t header_size;
   std::uint32_t crc;  // crc32c of headers and body
   std::uint64_t body_size;
+  std::uint64_t reason;  // ticket of a block of text, where Slot.meta says that there is one
 };
-static_assert(sizeof(MessageHead) == 16);
+static_assert(sizeof(MessageHead) == 24);
 
 // {generation:32 | slot index:32}
 using Hint = std::uint64_t;
@@ -308,26 +310,69 @@ struct Lane {
   MutexWord refill;
   HalfWord overflow;
   HalfWord reserved;
+  Word backlog;  // ticket of a block of Hint[backlog_end]: what a refill found and had no room for
+  Word backlog_next, backlog_end;
   FrontLane front;  // redelivered messages: they go first
   MainLane main;
 };
+
+// Finished or dead messages of a queue, from the oldest to the youngest; slot indexes + 1.
+struct RetainedList {
+  HalfWord oldest, youngest;
+  Word count;
+};
+
+// Who waits for room: a futex, and whether anybody does (queue/room.hpp).
+struct RoomWord {
+  HalfWord signal;
+  HalfWord waiting;
+};
+
+// A key that stands for a message (queue/dedup.hpp). `first` is 0 when the entry is nobody's.
+struct DedupEntry {
+  Word first, second;  // 128 bits of hash
+  Word message;        // id
+  Word until;          // when the key is free again; 0 = with the message
+};
+static_assert(sizeof(DedupEntry) == 32);
+
+struct DedupTable {
+  MutexWord mutex;
+  Word block;  // of DedupEntry[64 << low 4 bits], open addressing
+  Word used;   // entries that aren't nobody's
+};
+
+struct QueueConfigWords {
+  std::uint64_t max_length;
+  std::uint64_t max_deliveries;
+  std::uint64_t flags;
+  std::uint64_t visibility;  // ns, 0 = for ever
+  std::uint64_t dedup_ttl;   // ns, 0 = as long as the message
+  std::uint64_t keep[2][2];  // of done, of dead: {how many, ns}
+  std::uint64_t dead_letter_size;
+  char dead_letter[kNameBytes];
+};
+static_assert(sizeof(QueueConfigWords) == 80 + kNameBytes);
 
 struct QueueRecord {
   Word word;  // tagged word: state kActive or kDeleted, owner when bound to one, generation
   HalfWord name_length;
   HalfWord index;
   char name[kNameBytes];
-  SequenceWord config;  // guards the next four
-  std::uint64_t max_length;
-  std::uint64_t max_deliveries;
-  std::uint64_t flags;
-  std::uint64_t config_reserved;
+  SequenceWord config;  // guards `settings`
+  QueueConfigWords settings;
   MutexWord lanes_mutex;
   Word next_sequence;
   Word length;  // ready + delayed + reserved, counted before the message is made
   Word ready, delayed, reserved, dead, done, dropped;
   HalfWord signal;  // futex of blocked threads
+  HalfWord paused;  // nothing is delivered
+  RoomWord room;    // for whom max_length is in the way
+  MutexWord retained_mutex;
+  HalfWord retained_doubt;  // the lists may lack somebody: make them anew
   HalfWord reserved_word;
+  RetainedList retained[2];  // done, dead
+  DedupTable dedup;
   Word blocked_owners[kOwnerWords];  // who has threads blocked on `signal`
   Word parked_owners[kOwnerWords];   // who waits in epoll for this queue
   Word active[kPriorities / 64];     // priorities whose lane may have something
@@ -338,6 +383,7 @@ struct QueueDirectory {
   HalfWord high;  // indexes below it were used at least once
   HalfWord counts_dirty;
   MutexWord recount;  // held by whoever corrects counters
+  RoomWord room;      // for whom memory or slots are short
   Word offsets[kMaxQueues];
 };
 
@@ -385,88 +431,5 @@ constexpr std::uint64_t kHeap = align_up(kTimers + sizeof(Timers), 4096);
 constexpr std::uint64_t kBlocks = align_up(kHeap + sizeof(HeapControl), 4096);
 
 static_assert(sizeof(Header) <= kOwners);
-
-constexpr std::uint64_t mix(std::uint64_t h, std::uint64_t v) {
-  h ^= v + 0x9E3779B97F4A7C15ULL + (h << 6U) + (h >> 2U);
-  return h * 0xFF51AFD7ED558CCDULL;
-}
-
-// A number that changes when any struct above changes its size, alignment or members' places.
-constexpr std::uint64_t fingerprint() {
-  std::uint64_t h = kMajor;
-  const std::uint64_t facts[] = {sizeof(HeaderFixed),
-                                 sizeof(Header),
-                                 offsetof(Header, capacity),
-                                 offsetof(Header, size),
-                                 offsetof(Header, directory),
-                                 sizeof(OwnerRecord),
-                                 offsetof(OwnerRecord, info),
-                                 offsetof(OwnerRecord, begun),
-                                 offsetof(OwnerRecord, command),
-                                 sizeof(NamespaceRecord),
-                                 offsetof(NamespaceRecord, name),
-                                 sizeof(CellRecord),
-                                 sizeof(CounterStripe),
-                                 sizeof(PrefixTable),
-                                 offsetof(PrefixTable, records),
-                                 sizeof(Shard),
-                                 offsetof(Shard, table),
-                                 offsetof(Shard, moves),
-                                 sizeof(Bucket),
-                                 sizeof(BlockHead),
-                                 sizeof(SegmentRecord),
-                                 offsetof(SegmentRecord, live),
-                                 offsetof(SegmentRecord, place),
-                                 sizeof(SegmentQueue),
-                                 offsetof(SegmentQueue, live),
-                                 sizeof(LogRecord),
-                                 offsetof(LogRecord, ghosts),
-                                 offsetof(LogRecord, cleared),
-                                 sizeof(SegmentDirectory),
-                                 offsetof(SegmentDirectory, offsets),
-                                 offsetof(SegmentDirectory, first),
-                                 sizeof(Signal),
-                                 sizeof(BlockHeader),
-                                 sizeof(HeapControl),
-                                 offsetof(HeapControl, lists),
-                                 sizeof(FreeLists),
-                                 sizeof(Slot),
-                                 sizeof(SlotDirectory),
-                                 offsetof(SlotDirectory, offsets),
-                                 sizeof(MessageHead),
-                                 sizeof(MainLane),
-                                 sizeof(FrontLane),
-                                 sizeof(Lane),
-                                 alignof(Lane),
-                                 sizeof(QueueRecord),
-                                 offsetof(QueueRecord, config),
-                                 offsetof(QueueRecord, ready),
-                                 offsetof(QueueRecord, signal),
-                                 offsetof(QueueRecord, lanes),
-                                 sizeof(QueueDirectory),
-                                 sizeof(TimerEntry),
-                                 sizeof(Timers),
-                                 kMaxOwners,
-                                 kMaxNamespaces,
-                                 kShardCount,
-                                 kStripes,
-                                 kOtherStripes,
-                                 kPrefixes,
-                                 kLogCount,
-                                 kLifeClasses,
-                                 kSegmentsPerChunk,
-                                 kMaxSegmentChunks,
-                                 kSpareSegments,
-                                 kSignalCount,
-                                 kMaxQueues,
-                                 kSlotsPerChunk,
-                                 kMaxSlotChunks,
-                                 kPriorities,
-                                 kLaneCapacity,
-                                 kFrontLaneCapacity,
-                                 kBlocks};
-  for (const std::uint64_t f : facts) h = mix(h, f);
-  return h;
-}
 
 }  // namespace celeriac::layout

@@ -1,6 +1,8 @@
 // Store handles: conversion only.
 #include <pybind11/stl.h>
 
+#include <algorithm>
+
 #include "bindings/bindings.hpp"
 #include "bindings/errors.hpp"
 #include "bindings/handles.hpp"
@@ -29,7 +31,12 @@ CacheHandle cache(StoreHandle& s, const std::string& name, bool table, bool pick
 
 QueueHandle queue(StoreHandle& s, const std::string& name, bool create, bool given,
                   std::uint64_t max_length, std::uint64_t max_deliveries, bool drop_oldest,
-                  bool owner_bound) {
+                  bool owner_bound, const std::string& dead_letter, double visibility,
+                  double dedup_ttl, const std::pair<std::uint64_t, double>& keep_done,
+                  const std::pair<std::uint64_t, double>& keep_failed) {
+  const auto nanoseconds = [](double seconds) {
+    return seconds > 0 ? static_cast<std::uint64_t>(std::min(seconds, 9e9) * 1e9) : 0;
+  };
   QueueOptions options;
   options.create = create;
   options.given = given;
@@ -37,6 +44,13 @@ QueueHandle queue(StoreHandle& s, const std::string& name, bool create, bool giv
   options.max_deliveries = max_deliveries;
   options.drop_oldest = drop_oldest;
   options.owner_bound = owner_bound;
+  options.dead_letter = dead_letter;
+  options.visibility_ns = nanoseconds(visibility);
+  options.dedup_ns = nanoseconds(dedup_ttl);
+  options.keep_done = keep_done.first;
+  options.keep_done_ns = nanoseconds(keep_done.second);
+  options.keep_dead = keep_failed.first;
+  options.keep_dead_ns = nanoseconds(keep_failed.second);
   return {take(s.engine->queue(name, options))};
 }
 
@@ -85,7 +99,8 @@ void register_store(py::module_& m) {
            py::arg("unpickles") = true, py::arg("overflow") = "", py::arg("lead") = 0)
       .def("queue", &queue, py::arg("name"), py::arg("create"), py::arg("given"),
            py::arg("max_length"), py::arg("max_deliveries"), py::arg("drop_oldest"),
-           py::arg("owner_bound"))
+           py::arg("owner_bound"), py::arg("dead_letter"), py::arg("visibility"),
+           py::arg("dedup_ttl"), py::arg("keep_done"), py::arg("keep_failed"))
       .def("caches", [](StoreHandle& s) { return readable(take(s.engine->caches(false))); })
       .def("tables", [](StoreHandle& s) { return readable(take(s.engine->caches(true))); })
       .def(

@@ -133,6 +133,16 @@ void raise(const Status& status) {
   throw py::error_already_set();
 }
 
+void raise_with(const Status& status, const char* name, const py::object& attribute) {
+  try {
+    raise(status);
+  } catch (py::error_already_set& error) {
+    error.value().attr(name) = attribute;
+    error.restore();
+  }
+  throw py::error_already_set();
+}
+
 namespace {
 
 // What str() says: cause.what() has a traceback in it as well.

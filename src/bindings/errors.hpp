@@ -14,6 +14,9 @@ pybind11::handle celeriac_error();
 
 // Throws the Python exception for a failed Status. REQUIRES: the interpreter lock.
 [[noreturn]] void raise(const Status& status);
+// The same with an attribute set on the exception.
+[[noreturn]] void raise_with(const Status& status, const char* name,
+                             const pybind11::object& attribute);
 // Throws SerializationError with the current Python error as its cause.
 [[noreturn]] void raise_serialization(const char* what, pybind11::handle value);
 

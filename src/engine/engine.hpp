@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -88,6 +89,11 @@ struct QueueOptions {
   std::uint64_t max_deliveries = 0;
   bool drop_oldest = false;
   bool owner_bound = false;
+  std::uint64_t visibility_ns = 0;  // 0 = a reservation ends with its owner alone
+  std::uint64_t dedup_ns = 0;       // 0 = a key is taken as long as its message isn't done
+  std::uint64_t keep_done = 0, keep_done_ns = 0;  // 0 = without this limit; both 0: none are kept
+  std::uint64_t keep_dead = 0, keep_dead_ns = 0;  // the same; both 0: all are kept
+  std::string dead_letter;                        // a queue for what would be dead; empty = none
 };
 
 struct PutRequest {
@@ -96,6 +102,9 @@ struct PutRequest {
   std::uint8_t priority = 0;
   std::uint64_t due = 0;  // 0 = now
   std::uint64_t expires = kNever;
+  std::string_view key;           // of deduplication; empty = none
+  std::uint64_t key_ns = kNever;  // its window; kNever = as the queue says
+  std::uint64_t deadline_ns = 0;  // how long to wait for room; 0 = not
 };
 
 struct EngineCounts {
@@ -111,9 +120,15 @@ class EngineMessage {
   virtual std::uint64_t id() const = 0;
   virtual std::uint32_t deliveries() const = 0;
   virtual std::uint8_t priority() const = 0;
+  // Reserved by us, still: then the views showed what was put.
+  virtual bool held() const = 0;
+  // What was said when it was given back last, or why it is in a dead letter queue; or nothing.
+  virtual std::string reason() = 0;
   // kNotOwner when it was acknowledged, given back or redelivered.
   virtual Status ack() = 0;
-  virtual Status nack(std::uint64_t due) = 0;
+  virtual Status nack(std::uint64_t due, std::string_view reason) = 0;
+  // The reservation ends by itself at the deadline, and not before.
+  virtual Status extend(std::uint64_t deadline_ns) = 0;
 };
 
 // A message looked at, not taken.
@@ -122,24 +137,53 @@ struct PeekedMessage {
   std::uint64_t due = 0;
   std::uint32_t deliveries = 0;
   std::uint8_t priority = 0;
-  bool damaged = false;  // then without headers and body
+  std::uint64_t ended = 0;  // of done and dead ones
+  std::string reason;       // of dead ones
+  bool damaged = false;     // then without headers and body
   std::string headers;
   std::string body;
 };
 
-enum class Peek { kReady, kDelayed, kDead };
+enum class Peek { kReady, kDelayed, kDead, kDone };
+
+// A process that waits for a queue's messages or has some reserved.
+struct EngineConsumer {
+  std::uint32_t slot = 0;
+  std::uint32_t epoch = 0;
+  std::uint64_t reserved = 0;
+  bool waiting = false;
+};
 
 class QueueEngine {
  public:
   virtual ~QueueEngine() = default;
+  // The message's id; that of the message whose key this one has, when there is one. kQueueFull at
+  // the deadline; kInterrupted.
   virtual Result<std::uint64_t> put(const PutRequest& message) = 0;
+  // In order, until one can't be put; appends the ids of those that were.
+  virtual Status put_many(std::span<const PutRequest> messages,
+                          std::vector<std::uint64_t>* ids) = 0;
   // A null pointer at the deadline (0 = don't wait).
   virtual Result<std::unique_ptr<EngineMessage>> get(std::uint64_t deadline_ns) = 0;
+  // At most `n`, appended; waits for the first only. What was appended is reserved, whatever the
+  // status says.
+  virtual Status get_many(std::size_t n, std::uint64_t deadline_ns,
+                          std::vector<std::unique_ptr<EngineMessage>>* to) = 0;
   virtual Result<EngineCounts> counts() = 0;
   // At most `limit` messages in that state, delayed ones by due time, others in order.
   virtual Result<std::vector<PeekedMessage>> peek(Peek state, std::size_t limit) = 0;
   virtual Result<std::uint64_t> purge() = 0;
   virtual Result<bool> remove() = 0;
+  // Dead messages put back, those of `ids` that are dead, or all (null); how many.
+  virtual Result<std::uint64_t> retry_dead(const std::vector<std::uint64_t>* ids) = 0;
+  virtual Result<std::uint64_t> purge_dead() = 0;
+  // Removes a ready or delayed message; false when it is neither.
+  virtual Result<bool> cancel(std::uint64_t id) = 0;
+  virtual Status pause(bool paused) = 0;
+  virtual Result<bool> paused() = 0;
+  // When the ready message that has waited longest was put; kNever = there is none.
+  virtual Result<std::uint64_t> oldest() = 0;
+  virtual Result<std::vector<EngineConsumer>> consumers() = 0;
 };
 
 // One descriptor for an event loop that consumes from several queues.

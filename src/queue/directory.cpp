@@ -31,18 +31,51 @@ QueueRef QueueDirectory::find(std::string_view name) {
   return {};
 }
 
-QueueConfig QueueDirectory::config(const layout::QueueRecord& r) const {
-  // Read without the seqlock's help only if a writer died inside: then the bounds are unknown, and
-  // none is the answer that loses nothing.
+namespace {
+
+using Words = layout::QueueConfigWords;
+constexpr std::size_t kConfigWords = sizeof(Words) / sizeof(std::uint64_t);
+
+std::uint64_t* words_of(layout::QueueRecord& r) { return &r.settings.max_length; }
+
+}  // namespace
+
+// A torn one was left by a writer that died inside: then the bounds are unknown, and none is the
+// answer that loses nothing.
+QueueLimits QueueDirectory::limits(const layout::QueueRecord& r) const {
   std::uint64_t words[3] = {};
   Seqlock lock(const_cast<layout::SequenceWord&>(r.config), base_.owners);
-  if (lock.read(&r.max_length, words, 3) == SeqRead::kTorn) return {};
+  if (lock.read(&r.settings.max_length, words, 3) == SeqRead::kTorn) return {};
   return {words[0], words[1], words[2]};
 }
 
-void QueueDirectory::configure(layout::QueueRecord& r, const QueueConfig& config, OwnerTag me) {
-  const std::uint64_t words[3] = {config.max_length, config.max_deliveries, config.flags};
-  Seqlock(r.config, base_.owners).write(me, &r.max_length, words, 3);
+QueueConfig QueueDirectory::config(const layout::QueueRecord& r) const {
+  Words w{};
+  Seqlock lock(const_cast<layout::SequenceWord&>(r.config), base_.owners);
+  if (lock.read(&r.settings.max_length, &w.max_length, kConfigWords) == SeqRead::kTorn) return {};
+  const std::size_t size = std::min<std::size_t>(w.dead_letter_size, layout::kNameBytes);
+  return {{w.max_length, w.max_deliveries, w.flags},
+          w.visibility,
+          w.dedup_ttl,
+          {w.keep[0][0], w.keep[0][1]},
+          {w.keep[1][0], w.keep[1][1]},
+          std::string(w.dead_letter, size)};
+}
+
+void QueueDirectory::configure(layout::QueueRecord& r, const QueueConfig& c, OwnerTag me) {
+  Words w{};
+  w.max_length = c.limits.max_length;
+  w.max_deliveries = c.limits.max_deliveries;
+  w.flags = c.limits.flags;
+  w.visibility = c.visibility_ns;
+  w.dedup_ttl = c.dedup_ns;
+  w.keep[0][0] = c.done.most;
+  w.keep[0][1] = c.done.age_ns;
+  w.keep[1][0] = c.dead.most;
+  w.keep[1][1] = c.dead.age_ns;
+  w.dead_letter_size = c.dead_letter.size();
+  std::memcpy(w.dead_letter, c.dead_letter.data(), c.dead_letter.size());
+  Seqlock(r.config, base_.owners).write(me, words_of(r), &w.max_length, kConfigWords);
 }
 
 Result<layout::QueueRecord*> QueueDirectory::fresh_record(std::uint32_t index, OwnerTag me) {
@@ -61,8 +94,8 @@ Result<layout::QueueRecord*> QueueDirectory::fresh_record(std::uint32_t index, O
   return r;
 }
 
-Result<QueueRef> QueueDirectory::open(std::string_view name, const QueueConfig* config,
-                                      OwnerTag me) {
+Result<QueueRef> QueueDirectory::open(std::string_view name, const QueueConfig* config, OwnerTag me,
+                                      bool* made) {
   if (name.empty() || name.size() > layout::kNameBytes) {
     return Status(Code::kConfiguration, "a queue's name has 1 to " +
                                             std::to_string(layout::kNameBytes) +
@@ -118,11 +151,18 @@ Result<QueueRef> QueueDirectory::open(std::string_view name, const QueueConfig* 
                               &r->dropped, &r->next_sequence}) {
     count->store(0, std::memory_order_relaxed);
   }
+  r->paused.store(0, std::memory_order_relaxed);
+  for (layout::RetainedList& l : r->retained) {
+    l.oldest.store(0, std::memory_order_relaxed);
+    l.youngest.store(0, std::memory_order_relaxed);
+    l.count.store(0, std::memory_order_relaxed);
+  }
   const std::uint32_t generation = (load(r->word).generation() + 1) & 0xFFFFU;
   CELERIAC_CRASH_POINT("queue.open.written");
-  const OwnerTag bound = (settings.flags & kOwnerBound) != 0 ? me : OwnerTag{};
+  const OwnerTag bound = (settings.limits.flags & kOwnerBound) != 0 ? me : OwnerTag{};
   r->word.store(TaggedWord::make(kQueueActive, bound, generation).bits, std::memory_order_release);
   if (index == n) directory_.high.store(n + 1, std::memory_order_release);
+  if (made != nullptr) *made = true;
   CELERIAC_CRASH_POINT("queue.open.active");
   return QueueRef{r, index, generation};
 }

@@ -9,6 +9,8 @@
 // it is complete.
 #pragma once
 
+#include <algorithm>
+#include <atomic>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -27,10 +29,27 @@ constexpr std::uint64_t kDropOldest = 1;
 // The queue vanishes with the owner that made it.
 constexpr std::uint64_t kOwnerBound = 2;
 
-struct QueueConfig {
+// What every put and nack asks for.
+struct QueueLimits {
   std::uint64_t max_length = 0;      // 0 = no bound but memory
   std::uint64_t max_deliveries = 0;  // 0 = no limit
   std::uint64_t flags = 0;
+};
+
+// How many ended messages to keep, and how long; 0 = without this limit. Both 0: none are kept on
+// purpose (done ones go at once, dead ones stay until somebody sees to them).
+struct Keep {
+  std::uint64_t most = 0;
+  std::uint64_t age_ns = 0;
+  bool on() const { return most != 0 || age_ns != 0; }
+};
+
+struct QueueConfig {
+  QueueLimits limits;
+  std::uint64_t visibility_ns = 0;  // 0 = reservations end with their owner alone
+  std::uint64_t dedup_ns = 0;       // 0 = a key is taken as long as its message isn't done
+  Keep done{}, dead{};
+  std::string dead_letter{};  // name of the queue for what would be dead; empty = none
 };
 
 // A queue as found: the record and the generation that it had.
@@ -48,7 +67,9 @@ class QueueDirectory {
   // The queue's record; made when absent. With `config` also sets an existing one's configuration.
   // kNotEnoughMemory after 1,024 queues or without memory; kConfiguration for a bad name.
   // Thread-safe. Crash-safe: a record counts when it is complete.
-  Result<QueueRef> open(std::string_view name, const QueueConfig* config, OwnerTag me);
+  // `made`, when given: whether it was.
+  Result<QueueRef> open(std::string_view name, const QueueConfig* config, OwnerTag me,
+                        bool* made = nullptr);
   // A null record when there is none.
   QueueRef find(std::string_view name);
   // Only marks it; the caller purges its messages. Crash-safe: one CAS.
@@ -62,10 +83,17 @@ class QueueDirectory {
   std::uint32_t high() const {
     return std::min(directory_.high.load(std::memory_order_acquire), layout::kMaxQueues);
   }
+  QueueLimits limits(const layout::QueueRecord& record) const;
+  // All of it. On the way of no put and no get.
   QueueConfig config(const layout::QueueRecord& record) const;
+  // One setting, which is one word, as it is at this moment.
+  static std::uint64_t setting(const std::uint64_t& word) {
+    return std::atomic_ref(const_cast<std::uint64_t&>(word)).load(std::memory_order_relaxed);
+  }
   std::vector<std::string> names();
 
   layout::MutexWord& recount() { return directory_.recount; }
+  layout::RoomWord& room() { return directory_.room; }
   layout::HalfWord& counts_dirty() { return directory_.counts_dirty; }
 
  private:

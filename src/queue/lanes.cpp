@@ -18,6 +18,7 @@ using Candidate = std::pair<std::uint64_t, layout::Hint>;  // sequence number fi
 constexpr std::uint32_t kInLane = 0;
 constexpr std::uint32_t kInSlots = 1;
 constexpr std::uint32_t kRefilling = 2;
+constexpr std::uint32_t kInBacklog = 3;
 
 constexpr int kRefillSpins = 4000;  // longer than most refills take
 constexpr std::uint64_t kRefillPatience = 20 * kMillisecond;
@@ -28,12 +29,18 @@ void construct(layout::Lane* at) {
   at->refill.word.store(0, std::memory_order_relaxed);
   for (layout::Word& p : at->refill.pending) p.store(0, std::memory_order_relaxed);
   at->overflow.store(kInSlots, std::memory_order_relaxed);
+  for (layout::Word* w : {&at->backlog, &at->backlog_next, &at->backlog_end}) {
+    w->store(0, std::memory_order_relaxed);
+  }
 }
 
 }  // namespace
 
 layout::Lane* Lanes::lane(layout::QueueRecord& q, std::uint8_t priority) {
-  const std::uint64_t block = q.lanes[priority].load(std::memory_order_acquire);
+  return lane_at(q.lanes[priority].load(std::memory_order_acquire));
+}
+
+layout::Lane* Lanes::lane_at(std::uint64_t block) {
   // The offset may have been overwritten: a lane is a live block that has room for one.
   const layout::Word* word = block == 0 ? nullptr : base_.heap.word(block);
   if (word == nullptr || load(*word).state() != kBlockLive ||
@@ -57,6 +64,8 @@ bool Lanes::settle(layout::QueueRecord& q, OwnerTag me) {
         });
     if (left != 0 && !linked) {
       if (which == 1 && !nobody_inside(me)) return false;  // L3
+      layout::Lane* l = which == 1 ? lane_at(left) : nullptr;
+      if (l != nullptr) drop_backlog(*l, me);
       base_.heap.release(left, me);
     }
     pending[which].store(0, std::memory_order_release);
@@ -97,7 +106,7 @@ layout::Lane* Lanes::make_lane(layout::QueueRecord& q, std::uint8_t priority, st
 }
 
 // L1. False when a refill must find the message.
-bool Lanes::push_main(layout::Lane& lane, layout::Hint hint) {
+bool Lanes::push_main(layout::Lane& lane, layout::Hint hint, bool front) {
   // A fence between the slot's publication and this load.
   std::atomic_thread_fence(std::memory_order_seq_cst);
   std::uint32_t where = lane.overflow.load(std::memory_order_seq_cst);
@@ -106,7 +115,9 @@ bool Lanes::push_main(layout::Lane& lane, layout::Hint hint) {
     where = lane.overflow.load(std::memory_order_seq_cst);
   }
   if (where == kInLane) return lane.main.bounded_push(hint);
-  return where == kInSlots;  // the slot was published before the refill to come
+  // The slot was published before the scan to come; but for what goes before a backlog, that comes
+  // too late.
+  return where == kInSlots || (where == kInBacklog && !front);
 }
 
 void Lanes::push(layout::QueueRecord& q, SlotMeta meta, layout::Hint hint, bool front,
@@ -116,7 +127,8 @@ void Lanes::push(layout::QueueRecord& q, SlotMeta meta, layout::Hint hint, bool 
   if (l == nullptr && me.valid()) l = make_lane(q, priority, 0, me);
   if (l != nullptr) {
     bool pushed = front && l->front.bounded_push(hint);
-    if (!pushed && !push_main(*l, hint)) l->overflow.store(kInSlots, std::memory_order_seq_cst);
+    if (!pushed && !push_main(*l, hint, front))
+      l->overflow.store(kInSlots, std::memory_order_seq_cst);
     CELERIAC_CRASH_POINT("queue.push.pushed");
     layout::Lane* now = lane(q, priority);
     if (now != l && now != nullptr) {  // replaced
@@ -171,7 +183,15 @@ void Lanes::rebuild(layout::QueueRecord& q, const LiveBlocks& live,
       abandon_lane(q, static_cast<std::uint8_t>(p));
       continue;
     }
+    // Its backlog is void; the next refill gives the block back.
+    std::uint64_t ticket = l->backlog.load(std::memory_order_relaxed);
+    if (base_.heap.still_live(ticket) == 0) {  // who died between linking it and unlinking it
+      ticket = l->refill.pending[0].load(std::memory_order_relaxed);
+    }
+    const std::uint64_t backlog = base_.heap.still_live(ticket);
+    const bool whole = backlog != 0 && live.has(backlog) && taken->insert(backlog).second;
     construct(l);
+    if (whole) l->backlog.store(ticket, std::memory_order_relaxed);
     CELERIAC_CRASH_POINT("queue.rebuild.lane");
   }
 }
@@ -188,7 +208,7 @@ void Lanes::distrust(layout::QueueRecord& q) {
 std::vector<Candidate> Lanes::ready_slots(SlotMeta meta) {
   std::vector<Candidate> found;
   slots_.each([&](std::uint32_t index, const layout::Slot& s, TaggedWord w) {
-    if (w.state() == kSlotReady && s.meta.load(std::memory_order_acquire) == meta.bits) {
+    if (w.state() == kSlotReady && meta.same_lane({s.meta.load(std::memory_order_acquire)})) {
       found.emplace_back(s.sequence.load(std::memory_order_relaxed),
                          make_hint(index, w.generation()));
     }
@@ -203,6 +223,69 @@ std::optional<layout::Hint> Lanes::oldest(SlotMeta meta) {
   return first->second;
 }
 
+// REQUIRES: the lane's refill mutex, or that nobody else has the lane; as do the next two.
+void Lanes::drop_backlog(layout::Lane& l, OwnerTag me) {
+  layout::Word& pending = l.refill.pending[0];
+  const std::uint64_t block = base_.heap.still_live(l.backlog.load(std::memory_order_relaxed));
+  const std::uint64_t left = base_.heap.still_live(pending.load(std::memory_order_acquire));
+  // By ticket: whoever dies in here leaves a block that is garbage, or that pending names.
+  if (left != 0 && left != block) base_.heap.release(left, me);
+  pending.store(l.backlog.load(std::memory_order_relaxed), std::memory_order_release);
+  l.backlog.store(0, std::memory_order_release);
+  CELERIAC_CRASH_POINT("queue.backlog.dropped");
+  if (block != 0) base_.heap.release(block, me);
+  pending.store(0, std::memory_order_release);
+}
+
+bool Lanes::keep_backlog(layout::Lane& l, const std::vector<Candidate>& all, std::size_t from,
+                         OwnerTag me) {
+  const std::uint64_t bytes = (all.size() - from) * sizeof(layout::Hint);
+  Result<std::uint64_t> block = base_.allocate(bytes, me);
+  if (!block) return false;
+  char* p = base_.heap.payload(block.value(), bytes);
+  if (p == nullptr) return false;
+  auto* hints = reinterpret_cast<layout::Word*>(p);
+  for (std::size_t i = from; i < all.size(); ++i) {
+    hints[i - from].store(all[i].second, std::memory_order_relaxed);
+  }
+  const std::uint64_t ticket = base_.heap.ticket(block.value());
+  l.refill.pending[0].store(ticket, std::memory_order_release);
+  base_.heap.make_live(block.value(), me);
+  CELERIAC_CRASH_POINT("queue.backlog.live");
+  l.backlog_next.store(0, std::memory_order_relaxed);
+  l.backlog_end.store(all.size() - from, std::memory_order_relaxed);
+  l.backlog.store(ticket, std::memory_order_release);
+  l.refill.pending[0].store(0, std::memory_order_release);
+  return true;
+}
+
+// The next ones that are READY still; how many. What is killed in here pushes some twice.
+std::size_t Lanes::push_backlog(layout::Lane& l) {
+  const std::uint64_t block = base_.heap.still_live(l.backlog.load(std::memory_order_relaxed));
+  std::uint64_t next = l.backlog_next.load(std::memory_order_relaxed);
+  const std::uint64_t end = l.backlog_end.load(std::memory_order_relaxed);
+  const std::uint64_t room = block == 0 ? 0 : base_.heap.room(block) / sizeof(layout::Hint);
+  const char* p = room < end ? nullptr : base_.heap.payload(block, end * sizeof(layout::Hint));
+  std::size_t pushed = 0;
+  for (; p != nullptr && next < end && pushed < layout::kLaneCapacity; ++next) {
+    const layout::Hint hint =
+        reinterpret_cast<const layout::Word*>(p)[next].load(std::memory_order_relaxed);
+    const layout::Slot* s = slots_.at(hint_index(hint));
+    if (s == nullptr) continue;
+    const TaggedWord w = load(s->word);
+    if (w.state() != kSlotReady || w.generation() != hint_generation(hint)) continue;
+    if (!l.main.bounded_push(hint)) break;
+    ++pushed;
+  }
+  l.backlog_next.store(next, std::memory_order_relaxed);
+  CELERIAC_CRASH_POINT("queue.backlog.pushed");
+  std::uint32_t expected = kInBacklog;
+  if (p == nullptr || next >= end) {
+    l.overflow.compare_exchange_strong(expected, kInSlots, std::memory_order_seq_cst);
+  }
+  return pushed;
+}
+
 std::optional<layout::Hint> Lanes::refill(layout::QueueRecord& q, SlotMeta meta, OwnerTag me,
                                           bool* stuck) {
   const std::uint64_t block = q.lanes[meta.priority()].load(std::memory_order_acquire);
@@ -214,22 +297,24 @@ std::optional<layout::Hint> Lanes::refill(layout::QueueRecord& q, SlotMeta meta,
   *stuck = !guard.held();
   if (*stuck) return oldest(meta);       // whoever refills is stopped: do without the lane
   if (!l->main.empty()) return kPushed;  // another refilled it
+  if (l->overflow.load(std::memory_order_seq_cst) == kInBacklog && push_backlog(*l) > 0) {
+    return kPushed;
+  }
+  drop_backlog(*l, me);
   l->overflow.store(kRefilling, std::memory_order_seq_cst);  // L1: before the scan
   CELERIAC_CRASH_POINT("queue.refill.cleared");
   const std::uint64_t limit = q.next_sequence.load(std::memory_order_seq_cst);
   std::vector<Candidate> found = ready_slots(meta);
   std::erase_if(found, [limit](const Candidate& c) { return c.first >= limit; });
   const std::size_t n = std::min<std::size_t>(found.size(), layout::kLaneCapacity);
-  std::partial_sort(found.begin(), found.begin() + static_cast<std::ptrdiff_t>(n), found.end());
+  std::sort(found.begin(), found.end());
   std::size_t pushed = 0;
   while (pushed < n && l->main.bounded_push(found[pushed].second)) ++pushed;
   CELERIAC_CRASH_POINT("queue.refill.pushed");
-  if (pushed < found.size()) {
-    l->overflow.store(kInSlots, std::memory_order_seq_cst);
-  } else {
-    std::uint32_t expected = kRefilling;
-    l->overflow.compare_exchange_strong(expected, kInLane, std::memory_order_seq_cst);
-  }
+  std::uint32_t next = pushed < found.size() ? kInSlots : kInLane;
+  if (next == kInSlots && pushed > 0 && keep_backlog(*l, found, pushed, me)) next = kInBacklog;
+  std::uint32_t expected = kRefilling;
+  l->overflow.compare_exchange_strong(expected, next, std::memory_order_seq_cst);
   if (found.empty()) return std::nullopt;
   const layout::Hint first = found.front().second;
   if (pushed < n && pushed < layout::kLaneCapacity - layout::kLaneCapacity / 8) {

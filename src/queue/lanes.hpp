@@ -10,19 +10,29 @@
 //   stale      (slot used again; Boost's 16-bit ABA): generation differs, the CAS isn't tried
 //   too many   the lane is full: the slot is READY all the same, `overflow` is set
 //
+// What a refill finds and has no room for, it leaves in the backlog: a block of hints in their
+// order, from which the next refills take. So a look at all slots gives all that is READY then, and
+// a message of a million costs as much as one of a thousand.
+//
 // Order: while `overflow` isn't kInLane, put() doesn't push, so that nothing overtakes what waits
 // in the slots; refill() takes them by their sequence numbers, up to the last number given out
 // before its scan, since of those put during the scan it may see a later and not an earlier one.
 //
-//   overflow   kInLane -> kInSlots       put() into a full lane, recovery
-//              kInSlots -> kRefilling    refill(), before it scans
-//              kRefilling -> kInLane     refill(), after it has pushed all that it found; by CAS
-//              kRefilling -> kInSlots    put() that waited too long for the refill, recovery
+//   overflow   kInLane -> kInSlots        put() into a full lane, recovery
+//              kInSlots -> kRefilling     refill(), before it scans
+//              kRefilling -> kInLane      refill(), after it has pushed all that it found; by CAS
+//              kRefilling -> kInBacklog   refill(), when there was more, which is in the backlog
+//                                         now; by CAS
+//              kInBacklog -> kInSlots     refill() that took the rest of the backlog
+//              any -> kInSlots            what didn't go into the lane and is to come before the
+//                                         backlog: many redelivered ones; recovery; put() that
+//                                         waited too long for the refill. The backlog is void then.
 //
 // Invariants
 //   L1  put() publishes the slot, then reads `overflow` (both seq_cst). kInLane: it pushes.
-//       kInSlots: the next refill() will see the slot. kRefilling: it waits for the end, and when
-//       that doesn't come soon, asks for another refill. So no message is in neither place.
+//       kInSlots, kInBacklog: the next scan will see the slot. kRefilling: it waits for the end,
+//       and when that doesn't come soon, asks for another refill. So no message is in neither
+//       place.
 //   L2  The priority's bit in `active` is set after a push or after `overflow`; a consumer that
 //       found the lane empty clears the bit, looks again, and sets it back if there was something.
 //       So with the bit clear there is nothing.
@@ -139,12 +149,18 @@ class Lanes {
 
   static constexpr layout::Hint kPushed = ~0ULL;
   std::optional<layout::Hint> oldest(SlotMeta meta);
-  static bool push_main(layout::Lane& lane, layout::Hint hint);
+  static bool push_main(layout::Lane& lane, layout::Hint hint, bool front);
   layout::Lane* lane(layout::QueueRecord& q, std::uint8_t priority);
   // A lane in place of `old` (0 = of none), or the one that another put there meanwhile.
   layout::Lane* make_lane(layout::QueueRecord& q, std::uint8_t priority, std::uint64_t old,
                           OwnerTag me);
   bool settle(layout::QueueRecord& q, OwnerTag me);
+  void drop_backlog(layout::Lane& lane, OwnerTag me);
+  bool keep_backlog(layout::Lane& lane,
+                    const std::vector<std::pair<std::uint64_t, layout::Hint>>& all,
+                    std::size_t from, OwnerTag me);
+  std::size_t push_backlog(layout::Lane& lane);
+  layout::Lane* lane_at(std::uint64_t block);
   bool nobody_inside(OwnerTag me);
   void abandon_lane(layout::QueueRecord& q, std::uint8_t priority);
   bool lane_has_something(layout::QueueRecord& q, std::uint32_t queue_generation,

@@ -4,34 +4,10 @@
 
 #include "arena/crash_point.hpp"
 #include "memory/copy.hpp"
-#include "platform/crc32c.hpp"
+#include "queue/common.hpp"
 #include "sync/parker.hpp"
 
 namespace celeriac {
-namespace {
-
-// Counters are sums of differences, and may be below zero for a moment: who makes a message ready
-// counts it after it is ready, and another may have taken it by then. Stopping at zero there would
-// leave the sum wrong for good.
-void add(layout::Word& counter, std::int64_t n) {
-  counter.fetch_add(static_cast<std::uint64_t>(n), std::memory_order_relaxed);
-}
-
-std::uint32_t checksum(std::string_view headers, std::string_view body) {
-  return crc32c(body.data(), body.size(), crc32c(headers.data(), headers.size()));
-}
-
-std::uint64_t body_offset(std::uint64_t header_size) {
-  return sizeof(layout::MessageHead) + layout::align_up(header_size, 8);
-}
-
-Status not_owner() {
-  return {Code::kNotOwner,
-          "the message isn't reserved by this process any more: it was acknowledged already, or "
-          "redelivered to another"};
-}
-
-}  // namespace
 
 QueueRef Queues::of_meta(SlotMeta meta) {
   layout::QueueRecord* r = directory_.at(meta.queue());
@@ -39,120 +15,6 @@ QueueRef Queues::of_meta(SlotMeta meta) {
   const TaggedWord w = load(r->word);
   if (w.state() != kQueueActive || !meta.of(meta.queue(), w.generation())) return {};
   return {r, meta.queue(), w.generation()};
-}
-
-// ----------------------------------------------------------------------------------- put
-
-Result<std::uint64_t> Queues::write_body(const Outgoing& m, OwnerTag me) {
-  const std::uint64_t bytes = body_offset(m.headers.size()) + m.body.size();
-  const std::uint64_t capacity = base_.arena.capacity();
-  if (bytes + bytes / 8 > capacity - std::min(capacity, layout::kBlocks)) {
-    return Status(Code::kValueTooLarge, "a message of " + std::to_string(m.body.size()) +
-                                            " bytes is larger than the arena can hold (memory=" +
-                                            std::to_string(capacity) +
-                                            "): raise memory= or send less");
-  }
-  Result<std::uint64_t> block = base_.allocate(bytes, me);
-  if (!block) {
-    if (block.status().code() != Code::kNotEnoughMemory) return block.status();
-    return Status(Code::kQueueFull, "no memory for another message: " + block.status().message());
-  }
-  char* p = base_.heap.payload(block.value(), bytes);
-  if (p == nullptr) return Status(Code::kCorrupt, "the heap gave a block that isn't one");
-  const layout::MessageHead head{static_cast<std::uint32_t>(m.headers.size()),
-                                 checksum(m.headers, m.body), m.body.size()};
-  copy_in(p, &head, sizeof head);
-  copy_in(p + sizeof head, m.headers.data(), m.headers.size());
-  copy_in(p + body_offset(m.headers.size()), m.body.data(), m.body.size());
-  CELERIAC_CRASH_POINT("queue.put.written");
-  return block;
-}
-
-bool Queues::drop_oldest(const QueueRef& queue, OwnerTag me) {
-  Delivery oldest;
-  if (!try_get(queue, &oldest, me)) return false;
-  layout::Slot* s = slots_.at(oldest.index);
-  if (s == nullptr) return false;
-  const TaggedWord taken = TaggedWord::make(kSlotReclaim, me, oldest.word.generation());
-  if (!change(s->word, oldest.word, taken)) return false;
-  slots_.reclaim(*s, taken, me);
-  add(queue.record->reserved, -1);
-  add(queue.record->length, -1);
-  add(queue.record->dropped, 1);
-  return true;
-}
-
-Result<std::uint64_t> Queues::put(const QueueRef& queue, const Outgoing& m, OwnerTag me) {
-  layout::QueueRecord& q = *queue.record;
-  if (!directory_.current(queue)) return Status(Code::kNotFound, "the queue was deleted");
-  const QueueConfig config = directory_.config(q);
-  if (config.max_length != 0) recount(me);  // a death may have left the length too high
-  const OperationScope operation(base_.owners.record(me.slot));
-  const std::uint64_t before = q.length.fetch_add(1, std::memory_order_relaxed);
-  // Below zero for a moment, or after a death: see add().
-  const bool full = static_cast<std::int64_t>(before) >= 0 && before >= config.max_length;
-  if (config.max_length != 0 && full) {
-    const bool room = (config.flags & kDropOldest) != 0 && drop_oldest(queue, me);
-    if (!room) {
-      add(q.length, -1);
-      return Status(Code::kQueueFull, "the queue holds its max_length of " +
-                                          std::to_string(config.max_length) +
-                                          " messages: consume some, or raise max_length");
-    }
-  }
-  if (m.due != 0) {
-    Status room = timers_.reserve(me);
-    if (!room) {
-      add(q.length, -1);
-      return Status(Code::kQueueFull, "no memory for another delayed message: " + room.message());
-    }
-  }
-  Result<std::uint64_t> block = write_body(m, me);
-  if (!block) {
-    add(q.length, -1);
-    return block;
-  }
-  Result<SlotRef> slot = slots_.acquire(me);
-  if (!slot) {
-    base_.heap.release(block.value(), me);
-    add(q.length, -1);
-    return slot.status();
-  }
-  layout::Slot& s = *slot.value().slot;
-  const TaggedWord writing = load(s.word);
-  const SlotMeta meta =
-      SlotMeta::make(queue.index, static_cast<std::uint16_t>(queue.generation), m.priority);
-  s.meta.store(meta.bits, std::memory_order_relaxed);
-  s.sequence.store(q.next_sequence.fetch_add(1, std::memory_order_relaxed),
-                   std::memory_order_relaxed);
-  s.due.store(m.due, std::memory_order_relaxed);
-  s.expires.store(m.expires, std::memory_order_relaxed);
-  s.first.store(writing.generation(), std::memory_order_relaxed);
-  s.enqueued.store(now_ns(), std::memory_order_relaxed);
-  s.body.store(block.value(), std::memory_order_release);
-  CELERIAC_CRASH_POINT("queue.put.body");
-  base_.heap.make_live(block.value(), me);
-
-  const unsigned state = m.due == 0 ? kSlotReady : kSlotDelayed;
-  const layout::Hint hint = make_hint(slot.value().index, writing.generation());
-  add(m.due == 0 ? q.ready : q.delayed, 1);
-  // L1: seq_cst, before the look at the lane's overflow. Q4: from here on the message exists.
-  s.word.store(TaggedWord::make(state, {}, writing.generation()).bits, std::memory_order_seq_cst);
-  CELERIAC_CRASH_POINT("queue.put.published");
-  if (m.due == 0) {
-    lanes_.push(q, meta, hint, false, me);
-    parking_.wake_one(q);
-  } else if (timers_.insert(m.due, hint, me)) {
-    parking_.wake_one(q);  // somebody must set his alarm anew
-  }
-  CELERIAC_CRASH_POINT("queue.put.woken");
-  // Deleted meanwhile: whoever deleted may have scanned before the message was there. If it can't
-  // be taken back, it was consumed, or purged by the deleter: then it was put.
-  if (!directory_.current(queue) &&
-      reclaim_if(slot.value().index, s, TaggedWord::make(state, {}, writing.generation()), me)) {
-    return Status(Code::kNotFound, "the queue was deleted");
-  }
-  return make_hint(slot.value().index, writing.generation());
 }
 
 // ----------------------------------------------------------------------------------- get
@@ -186,38 +48,51 @@ bool Queues::claim(const QueueRef& queue, layout::Hint hint, Delivery* to, Owner
   layout::QueueRecord& q = *queue.record;
   add(q.ready, -1);
   add(q.reserved, 1);
-  const bool expired = s->expires.load(std::memory_order_relaxed) <= now_ns();
-  const bool whole = expired || read_body(*s, to);
-  if (expired || !whole) {
+  const bool expired =
+      meta.end() == End::kNone && s->expires.load(std::memory_order_relaxed) <= now_ns();  // Q5
+  if (expired || !read_body(*s, to)) {
     // A body that fails its checksum was overwritten by a stray write: set it aside.
-    if (expired) {
-      const TaggedWord taken = TaggedWord::make(kSlotReclaim, me, mine.generation());
-      if (change(s->word, mine, taken)) slots_.reclaim(*s, taken, me);
-      add(q.length, -1);
-      add(q.dropped, 1);
-    } else {
-      change(s->word, mine, TaggedWord::make(kSlotDead, {}, mine.generation()));
-      base_.arena.header().corrupt.fetch_add(1, std::memory_order_relaxed);
-      add(q.length, -1);
-      add(q.dead, 1);
-    }
-    add(q.reserved, -1);
+    const TaggedWord returning = TaggedWord::make(kSlotReturning, me, mine.generation());
+    if (!change(s->word, mine, returning)) return false;
+    CELERIAC_CRASH_POINT("queue.get.unfit");
+    if (!expired) base_.arena.header().corrupt.fetch_add(1, std::memory_order_relaxed);
+    bury(queue, {hint_index(hint), s}, returning, expired ? End::kExpired : End::kDamaged, me);
     return false;
   }
   to->index = hint_index(hint);
   to->word = mine;
-  const auto first = static_cast<std::uint32_t>(s->first.load(std::memory_order_relaxed));
-  to->id = make_hint(to->index, first);
-  to->deliveries = mine.generation() - first;
+  to->id = make_hint(to->index, put_generation(*s));
+  to->deliveries = deliveries_of(*s, mine);
   to->priority = meta.priority();
   return true;
 }
 
-bool Queues::try_get(const QueueRef& queue, Delivery* to, OwnerTag me) {
-  if (timers_.next_due() != kNever) promote(me);  // an operation of its own
-  const OperationScope operation(base_.owners.record(me.slot));
+bool Queues::take_ready(const QueueRef& queue, Delivery* to, OwnerTag me) {
   return lanes_.pop(*queue.record, queue.generation, me,
                     [&](layout::Hint hint) { return claim(queue, hint, to, me); });
+}
+
+bool Queues::try_get(const QueueRef& queue, Delivery* to, OwnerTag me) {
+  if (timers_.next_due() != kNever) promote(me);  // an operation of its own
+  if (paused(queue)) return false;
+  const OperationScope operation(base_.owners.record(me.slot));
+  if (!take_ready(queue, to, me)) return false;
+  const std::uint64_t visibility = QueueDirectory::setting(queue.record->settings.visibility);
+  if (visibility != 0) end_by_itself(queue, *to, now_ns() + visibility, me);
+  return true;
+}
+
+// The reservation ends at the deadline. Whoever dies in here ends it sooner.
+void Queues::end_by_itself(const QueueRef& queue, const Delivery& d, std::uint64_t deadline_ns,
+                           OwnerTag me) {
+  layout::Slot* s = slots_.at(d.index);
+  if (s == nullptr) return;
+  // relaxed: the timers' mutex brings it to who looks for it
+  s->due.store(make_due(deadline_ns, d.word.generation()), std::memory_order_relaxed);
+  CELERIAC_CRASH_POINT("queue.get.visible");
+  if (timers_.insert(deadline_ns, make_hint(d.index, d.word.generation()), me)) {
+    wake_one(*queue.record);  // somebody must set his alarm anew
+  }
 }
 
 Status Queues::wait(const QueueRef& queue, std::uint64_t deadline_ns, std::uint64_t poll_ns,
@@ -240,71 +115,44 @@ Status Queues::wait(const QueueRef& queue, std::uint64_t deadline_ns, std::uint6
   return Status::ok();
 }
 
-// ------------------------------------------------------------------------- ack, nack, rest
+// ----------------------------------------------------------------------------------- ack, rest
 
 Status Queues::ack(const QueueRef& queue, const Delivery& d, OwnerTag me) {
   layout::Slot* s = slots_.at(d.index);
   if (s == nullptr || d.word.owner() != me) return not_owner();
   const OperationScope operation(base_.owners.record(me.slot));
-  const TaggedWord taken = TaggedWord::make(kSlotReclaim, me, d.word.generation());
-  if (!change(s->word, d.word, taken)) return not_owner();
-  CELERIAC_CRASH_POINT("queue.ack.decided");
-  slots_.reclaim(*s, taken, me);
   layout::QueueRecord& q = *queue.record;
-  if (load(q.word).generation() == queue.generation) {
-    add(q.reserved, -1);
-    add(q.length, -1);
-    add(q.done, 1);
-  }
-  CELERIAC_CRASH_POINT("queue.ack.counted");
-  return Status::ok();
-}
-
-Status Queues::nack(const QueueRef& queue, const Delivery& d, std::uint64_t due, OwnerTag me) {
-  layout::Slot* s = slots_.at(d.index);
-  if (s == nullptr || d.word.owner() != me) return not_owner();
-  const OperationScope operation(base_.owners.record(me.slot));
-  layout::QueueRecord& q = *queue.record;
-  const SlotMeta meta{s->meta.load(std::memory_order_relaxed)};
-  const bool orphan = !directory_.current(queue);
-  const std::uint64_t limit = orphan ? 0 : directory_.config(q).max_deliveries;
-  unsigned state = due == 0 ? kSlotReady : kSlotDelayed;
-  if (limit != 0 && d.deliveries >= limit) state = kSlotDead;
-  if (state == kSlotDelayed) {
-    Status room = timers_.reserve(me);
-    if (!room) state = kSlotReady;  // at once is better than not at all
-    s->due.store(due, std::memory_order_relaxed);
-  }
-  if (orphan) {
+  const bool ours = load(q.word).generation() == queue.generation;
+  const bool kept = ours && (QueueDirectory::setting(q.settings.keep[0][0]) |
+                             QueueDirectory::setting(q.settings.keep[0][1])) != 0;
+  if (kept) {
+    const TaggedWord mine = TaggedWord::make(kSlotReturning, me, d.word.generation());
+    if (!change(s->word, d.word, mine)) return not_owner();
+    CELERIAC_CRASH_POINT("queue.ack.taken");
+    s->due.store(now_ns(), std::memory_order_relaxed);
+    if (!retained_.add(queue, {d.index, s}, mine, kSlotDone, me)) return not_owner();
+  } else {
     const TaggedWord taken = TaggedWord::make(kSlotReclaim, me, d.word.generation());
     if (!change(s->word, d.word, taken)) return not_owner();
+    CELERIAC_CRASH_POINT("queue.ack.decided");
     slots_.reclaim(*s, taken, me);
-    return Status::ok();
   }
-  if (!change(s->word, d.word, TaggedWord::make(state, {}, d.word.generation()))) {
-    return not_owner();
-  }
-  CELERIAC_CRASH_POINT("queue.nack.decided");
-  add(q.reserved, -1);
-  const layout::Hint hint = make_hint(d.index, d.word.generation());
-  if (state == kSlotDead) {
-    add(q.dead, 1);
-    add(q.length, -1);
-  } else if (state == kSlotDelayed) {
-    add(q.delayed, 1);
-    if (timers_.insert(due, hint, me)) parking_.wake_one(q);
+  if (ours) {
+    add(q.reserved, -1);
+    add(q.done, 1);
+    left(q);
   } else {
-    add(q.ready, 1);
-    make_ready(q, meta, hint, true, me);
+    freed();
   }
-  CELERIAC_CRASH_POINT("queue.nack.counted");
+  CELERIAC_CRASH_POINT("queue.ack.counted");
+  if (kept) trim_done(queue, me);
   return Status::ok();
 }
 
 void Queues::make_ready(layout::QueueRecord& q, SlotMeta meta, layout::Hint hint, bool front,
                         OwnerTag me) {
   lanes_.push(q, meta, hint, front, me);
-  parking_.wake_one(q);
+  wake_one(q);
 }
 
 void Queues::promote(OwnerTag me) {
@@ -315,6 +163,7 @@ void Queues::promote(OwnerTag me) {
     layout::Slot* s = slots_.at(hint_index(hint));
     if (s == nullptr) continue;
     const TaggedWord w = load(s->word);
+    if (w.state() == kSlotReserved) end_hung(hint, me);
     if (w.state() != kSlotDelayed || w.generation() != hint_generation(hint)) continue;
     const SlotMeta meta{s->meta.load(std::memory_order_relaxed)};
     if (!change(s->word, w, TaggedWord::make(kSlotReady, {}, w.generation()))) continue;

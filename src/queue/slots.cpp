@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "arena/crash_point.hpp"
+#include "memory/copy.hpp"
 
 namespace celeriac {
 namespace {
@@ -144,6 +145,59 @@ void Slots::forget(const LiveBlocks& live) {
     if (unfinished) s.body.store(0, std::memory_order_release);
     if (!unfinished) lost(s.body);
   });
+  each([&](std::uint32_t, layout::Slot& s, TaggedWord) {
+    const std::uint64_t reason = reason_block(s);
+    if (reason != 0 && !live.has(reason)) *reason_of(s) = 0;
+  });
+}
+
+std::uint64_t* Slots::reason_of(const layout::Slot& slot) {
+  char* p =
+      base_.heap.payload(slot.body.load(std::memory_order_acquire), sizeof(layout::MessageHead));
+  return p == nullptr ? nullptr : &reinterpret_cast<layout::MessageHead*>(p)->reason;
+}
+
+std::uint64_t Slots::reason_block(const layout::Slot& slot) {
+  if (!SlotMeta{slot.meta.load(std::memory_order_acquire)}.reasoned()) return 0;
+  const std::uint64_t* named = reason_of(slot);
+  if (named == nullptr) return 0;
+  return base_.heap.still_live(
+      std::atomic_ref(const_cast<std::uint64_t&>(*named)).load(std::memory_order_relaxed));
+}
+
+void Slots::set_reason(layout::Slot& slot, std::string_view text, OwnerTag me) {
+  const SlotMeta meta{slot.meta.load(std::memory_order_relaxed)};
+  std::uint64_t* named = reason_of(slot);
+  const std::uint64_t old = reason_block(slot);
+  if (named == nullptr) return;
+  const std::uint64_t size = std::min(text.size(), kMaxReasonBytes);
+  Result<std::uint64_t> block = base_.allocate(sizeof(std::uint64_t) + size, me);
+  if (!block) return;
+  char* p = base_.heap.payload(block.value(), sizeof size + size);
+  if (p == nullptr) return;
+  copy_in(p, &size, sizeof size);
+  copy_in(p + sizeof size, text.data(), size);
+  // The old one first: whoever dies between here and there leaves no reason, and no block.
+  if (old != 0) base_.heap.condemn(old, me);
+  std::atomic_ref(*named).store(base_.heap.ticket(block.value()), std::memory_order_relaxed);
+  slot.meta.store(meta.with_reason().bits, std::memory_order_release);
+  CELERIAC_CRASH_POINT("queue.reason.named");
+  base_.heap.make_live(block.value(), me);
+  CELERIAC_CRASH_POINT("queue.reason.live");
+  if (old != 0) base_.heap.free(old, me);
+}
+
+std::string Slots::reason(const layout::Slot& slot) {
+  const std::uint64_t block = reason_block(slot);
+  std::uint64_t size = 0;
+  const char* p = block == 0 ? nullptr : base_.heap.payload(block, sizeof size);
+  if (p == nullptr) return {};
+  copy_out(&size, p, sizeof size);
+  size = std::min<std::uint64_t>(size, kMaxReasonBytes);
+  if (base_.heap.payload(block, sizeof size + size) == nullptr) return {};
+  std::string text(size, '\0');
+  copy_out(text.data(), p + sizeof size, size);
+  return text;
 }
 
 void Slots::recount_used() {
@@ -154,6 +208,9 @@ void Slots::recount_used() {
 }
 
 void Slots::reclaim(layout::Slot& slot, TaggedWord word, OwnerTag freer) {
+  // Before the body, which leads to it. A ticket of what is garbage leads nowhere.
+  const std::uint64_t reason = reason_block(slot);
+  if (reason != 0) base_.heap.condemn(reason, word.owner());
   const std::uint64_t body = slot.body.load(std::memory_order_acquire);
   if (body != 0) {
     base_.heap.condemn(body, word.owner());  // stays that owner's until it is freed or reaped
@@ -165,11 +222,13 @@ void Slots::reclaim(layout::Slot& slot, TaggedWord word, OwnerTag freer) {
     directory_.used.fetch_sub(1, std::memory_order_relaxed);
   }
   CELERIAC_CRASH_POINT("queue.reclaim.freed");
-  if (body == 0) return;
-  if (freer.valid()) {
-    base_.heap.free(body, freer);
-  } else {
-    base_.heap.mark_dirty();
+  for (const std::uint64_t block : {body, reason}) {
+    if (block == 0) continue;
+    if (freer.valid()) {
+      base_.heap.free(block, freer);
+    } else {
+      base_.heap.mark_dirty();
+    }
   }
 }
 

@@ -43,6 +43,11 @@ Status Timers::ensure(std::uint64_t wanted, OwnerTag me) {
   }
   const std::span<layout::TimerEntry> from = entries();
   if (wanted <= from.size()) return Status::ok();
+  if (!from.empty() && wanted == heap().size() + 1) {
+    compact();
+    wanted = heap().size() + 1;
+    if (wanted <= from.size() / 2) return Status::ok();
+  }
   const std::uint64_t bigger = std::max<std::uint64_t>({wanted, from.size() * 2, 256});
   Result<std::uint64_t> block = base_.allocate(bigger * sizeof(layout::TimerEntry), me);
   if (!block) return block.status();
@@ -63,6 +68,25 @@ Status Timers::ensure(std::uint64_t wanted, OwnerTag me) {
   return Status::ok();
 }
 
+// Will the entry do anything when it comes up?
+bool Timers::stands(const layout::TimerEntry& e) {
+  const layout::Slot* s = slots_.at(hint_index(e.hint));
+  if (s == nullptr) return false;
+  const TaggedWord w = load(s->word);
+  return (w.state() == kSlotDelayed || w.state() == kSlotReserved) &&
+         w.generation() == hint_generation(e.hint);
+}
+
+void Timers::compact() {
+  const std::span<layout::TimerEntry> all = heap();
+  const auto end = std::remove_if(all.begin(), all.end(),
+                                  [this](const layout::TimerEntry& e) { return !stands(e); });
+  std::make_heap(all.begin(), end, later);
+  CELERIAC_CRASH_POINT("timers.compact.made");
+  timers_.count.store(static_cast<std::uint64_t>(end - all.begin()), std::memory_order_relaxed);
+  publish_next();
+}
+
 Status Timers::reserve(OwnerTag me) {
   OwnerMutex mutex(timers_.mutex, base_.owners);
   const MutexGuard guard(mutex, mutex.lock_within(me, kMutexPatience));
@@ -80,11 +104,11 @@ bool Timers::insert(std::uint64_t due, layout::Hint hint, OwnerTag me) {
     return true;
   }
   if (guard.recovered()) rebuild(me);
-  const std::uint64_t n = heap().size();
-  if (!ensure(n + 1, me)) {
+  if (!ensure(heap().size() + 1, me)) {
     distrust();
     return true;
   }
+  const std::uint64_t n = heap().size();
   layout::TimerEntry* e = entries().data();
   const std::uint64_t before = timers_.next_due.load(std::memory_order_relaxed);
   e[n] = {due, hint};
@@ -119,11 +143,13 @@ void Timers::distrust() {
   timers_.next_due.store(0, std::memory_order_seq_cst);
 }
 
-std::vector<layout::TimerEntry> Timers::delayed() {
+std::vector<layout::TimerEntry> Timers::waiting() {
   std::vector<layout::TimerEntry> found;
   slots_.each([&](std::uint32_t index, const layout::Slot& s, TaggedWord w) {
-    if (w.state() != kSlotDelayed) return;
-    found.push_back({s.due.load(std::memory_order_relaxed), make_hint(index, w.generation())});
+    if (w.state() != kSlotDelayed && w.state() != kSlotReserved) return;
+    const std::uint64_t due = due_of(s.due.load(std::memory_order_relaxed), w.generation());
+    if (due != 0 || w.state() == kSlotDelayed)
+      found.push_back({due, make_hint(index, w.generation())});
   });
   std::make_heap(found.begin(), found.end(), later);
   return found;
@@ -136,7 +162,7 @@ void Timers::fill(const std::vector<layout::TimerEntry>& found) {
 }
 
 void Timers::rebuild(OwnerTag me) {
-  const std::vector<layout::TimerEntry> found = delayed();
+  const std::vector<layout::TimerEntry> found = waiting();
   timers_.count.store(0, std::memory_order_relaxed);
   CELERIAC_CRASH_POINT("timers.rebuild.emptied");
   if (ensure(found.size(), me)) {
@@ -155,7 +181,7 @@ void Timers::forget(const LiveBlocks& live) {
 }
 
 void Timers::rebuild_alone() {
-  const std::vector<layout::TimerEntry> found = delayed();
+  const std::vector<layout::TimerEntry> found = waiting();
   distrust();
   if (found.size() > entries().size()) return;  // needs memory: whoever looks next sees to it
   fill(found);

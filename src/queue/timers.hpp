@@ -1,10 +1,13 @@
-// Timers: when delayed messages become due. A binary min-heap of {due, hint} in one block, under a
-// mutex; all of it is a hint that can be rebuilt from the slots in kDelayed. `next_due` is a word
+// Timers: when delayed messages become due, and when reservations end by themselves. A binary
+// min-heap of {due, hint} in one block, under a mutex; all of it is a hint that can be rebuilt from
+// the slots in kDelayed, and those in kReserved whose Slot.due says when. `next_due` is a word
 // of its own, so that "nothing due" costs one load.
 //
 // put() publishes the slot as kDelayed first and inserts it then; a putter that dies in between
 // makes recovery set `dirty`, and the next promote() rebuilds. Entries whose slot has moved on
-// (purged, another generation) are dropped when they come up.
+// (cancelled, purged, acknowledged, another generation) are dropped when they come up, or when the
+// block is full: only when more than half of it is in use after that, it becomes larger. So each
+// entry pays for being looked at a constant number of times.
 // Killed at any instruction: whoever takes the mutex from the dead rebuilds.
 #pragma once
 
@@ -43,7 +46,9 @@ class Timers {
   std::span<layout::TimerEntry> entries();  // all the room that there is
   std::span<layout::TimerEntry> heap();     // the entries in it
   Status ensure(std::uint64_t wanted, OwnerTag me);
-  std::vector<layout::TimerEntry> delayed();                // as a heap
+  bool stands(const layout::TimerEntry& e);
+  void compact();
+  std::vector<layout::TimerEntry> waiting();                // as a heap
   void fill(const std::vector<layout::TimerEntry>& found);  // REQUIRES: there is room
   void rebuild(OwnerTag me);
   void publish_next();

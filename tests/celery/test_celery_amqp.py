@@ -212,6 +212,8 @@ def test_every_known_argument_is_compared() -> None:
         {"task_routes": {"t.plain": "other", "t.*": {"queue": "celery"}}},
         {"task_routes": [{"t.nothing": "other"}, {"t.pl*": {"queue": "fleeting"}}]},
         {"task_routes": {"t.plain": {"queue": "other", "priority": 9}}},
+        {"task_routes": {"t.plain": {"priority": 9}, "t.limited": {"routing_key": "k"}}},
+        {"task_routes": {"t.plain": {"queue": "news"}}},
         {"task_routes": [lambda *args, **kwargs: {"queue": "other"}]},
         {"task_repr_maxlevels": 1},
         {"task_repr_maxlevels": 0},

@@ -40,7 +40,10 @@ LACKING[celeriac.Table] = LACKING[celeriac.Cache]
 WITHOUT_TWIN = {
     "Waiter": "for event loops that are not asyncio's",
     "CacheStats": "a value",
+    "Consumer": "a value",
     "Counts": "a value",
+    "Ended": "a value",
+    "Peeked": "a value",
     "PrefixStats": "a value",
 }
 MORE = {"sync"}
@@ -175,6 +178,52 @@ def test_messages_take_await_or_not(url: str) -> None:
             third.ack()
             counts = await queue.counts()
             assert (counts.delayed, counts.reserved, counts.done) == (1, 0, 2)
+
+    asyncio.run(main())
+
+
+def test_the_rest_of_a_queue(url: str) -> None:
+    async def main() -> None:
+        async with aio.connect(url) as store:
+            queue = store.queue("q", max_length=2, max_deliveries=1, keep_done=(5, None))
+            first = await queue.put("a", dedup_key="k")
+            assert await queue.put("b", dedup_key="k") == first
+            second = await queue.put("b", timeout=5)
+            with pytest.raises(celeriac.QueueFull):
+                await queue.put("c", timeout=0.02)
+            with pytest.raises(celeriac.QueueFull) as full:
+                await queue.put_many(["c"])
+            assert full.value.ids == []
+
+            async def take() -> None:
+                for _ in range(3):
+                    message = await queue.get(5)
+                    assert message is not None
+                    await asyncio.sleep(0.01)
+                    await message.ack()
+
+            taking = asyncio.ensure_future(take())
+            ids = await queue.put_many(["c", "d", "e"], timeout=20)
+            assert len({first, second, *ids}) == 5
+            await taking
+            assert [e.body for e in await queue.done()] == [b"a", b"b", b"c"]
+            assert (await queue.oldest_age() or -1) >= 0
+            await queue.pause()
+            assert queue.paused is True
+            assert await queue.get(0.01) is None
+            await queue.resume()
+            message = await queue.get(5)
+            assert message is not None
+            assert message.reason is None
+            await message.extend(1000)
+            assert [c.reserved for c in await queue.consumers()] == [1]
+            message.nack(reason="why")
+            assert [d.reason for d in await queue.dead()] == [
+                "max_deliveries=1 reached; given back: why"
+            ]
+            assert await queue.retry_dead() == 1
+            assert await queue.cancel(ids[-1]) is True
+            assert await queue.purge_dead() == 0
 
     asyncio.run(main())
 

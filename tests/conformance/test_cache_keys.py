@@ -183,7 +183,7 @@ def test_stats_by_prefix(cache: Cache) -> None:
         "product": 50,
         "user": 2,
         "": 1,
-        "\\xff": 1,
+        r"b'\xff'": 1,
     }
     assert next(iter(found)) == "product"
     assert found["product"].bytes == sum(len(f"product:{i}") + 100 for i in range(50))

@@ -63,6 +63,26 @@ print(queue.get(timeout=20).body)
     assert said(green(code)) == "b'for another'"
 
 
+def test_a_put_that_waits_for_room_lets_others_run(green: Run) -> None:
+    code = """
+queue = store.queue("full", max_length=1)
+queue.put("first")
+def take():
+    gevent.sleep(0.05)
+    queue.get(timeout=0).ack()
+gevent.spawn(take)
+queue.put("second", timeout=20)
+gevent.spawn(lambda: [gevent.sleep(0.02) or queue.get(timeout=20).ack() for _ in range(3)])
+ids = queue.put_many(["a", "b"], timeout=20)
+try:
+    while True:
+        queue.put("too many", timeout=0.05)
+except celeriac.QueueFull:
+    print(len(set(ids)), queue.counts().done >= 3)
+"""
+    assert said(green(code)) == "2 True"
+
+
 def test_one_greenlet_computes_for_all(green: Run) -> None:
     code = """
 cache, calls = store.cache(), []

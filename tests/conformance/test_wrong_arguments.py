@@ -100,10 +100,10 @@ def test_table(store: Store, call: Callable[[Any], object], error: Any, said: st
 QUEUE: list[tuple[Callable[[Queue], object], type[Exception], str]] = [
     *[
         (call, error, said)
-        for state in ("ready", "delayed", "dead")
+        for state in ("ready", "delayed", "dead", "done")
         for call, error, said in (
             (lambda q, s=state: getattr(q, s)(-1), ValueError, "limit=-1: at least 0"),
-            (lambda q, s=state: getattr(q, s)(None), TypeError, "limit is an int, not NoneType"),
+            (lambda q, s=state: getattr(q, s)("5"), TypeError, "limit is an int, not str"),
             (lambda q, s=state: getattr(q, s)(2**70), ValueError, "limit=1180591620717411303424"),
         )
     ],

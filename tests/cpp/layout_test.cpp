@@ -11,6 +11,7 @@
 #include <cstring>
 
 #include "arena/header.hpp"
+#include "arena/layout_fingerprint.hpp"
 #include "platform/crc32c.hpp"
 
 namespace celeriac {
@@ -18,7 +19,7 @@ namespace {
 
 using layout::HeaderFixed;
 
-constexpr std::uint64_t kFingerprint = 0x1FB8BE26F74C1CB1ULL;
+constexpr std::uint64_t kFingerprint = 0x9B9CE0EBA9787A86ULL;
 
 TEST(Layout, FingerprintIsTheOneWrittenDown) {
   EXPECT_EQ(layout::fingerprint(), kFingerprint) << std::hex << layout::fingerprint();
@@ -40,7 +41,9 @@ TEST(Layout, SizesOfStructs) {
   EXPECT_EQ(sizeof(layout::Signal), 64U);
   EXPECT_EQ(sizeof(layout::BlockHeader), 16U);
   EXPECT_EQ(sizeof(layout::Slot), 64U);
-  EXPECT_EQ(sizeof(layout::MessageHead), 16U);
+  EXPECT_EQ(sizeof(layout::DedupEntry), 32U);
+  EXPECT_EQ(sizeof(layout::QueueConfigWords), 336U);
+  EXPECT_EQ(sizeof(layout::MessageHead), 24U);
   EXPECT_EQ(sizeof(layout::TimerEntry), 16U);
   EXPECT_EQ(sizeof(layout::MutexWord), 24U);
 }
@@ -100,7 +103,7 @@ TEST(Header, OtherMajorIsNamedEvenIfItsChecksumIsComputedOtherwise) {
   const Status s = check_with([](HeaderFixed& h) { h.major = 7; }, false);
   EXPECT_EQ(s.code(), Code::kVersionMismatch);
   EXPECT_NE(s.message().find("layout 7."), std::string::npos) << s.message();
-  EXPECT_NE(s.message().find("this process has 3."), std::string::npos) << s.message();
+  EXPECT_NE(s.message().find("this process has 4."), std::string::npos) << s.message();
 }
 
 TEST(Header, OtherMinorIsWelcome) {

@@ -51,7 +51,7 @@ class QueueKillTest : public test::LocalStoreTest {
       const std::uint64_t due = random() % 5 == 0 ? now_ns() + random() % kMillisecond : 0;
       const auto priority = static_cast<std::uint8_t>(random() % 3);
       for (;;) {
-        const Result<std::uint64_t> id = q.try_put({"headers", body, priority, due});
+        const Result<std::uint64_t> id = q.try_put({"headers", body, priority, due, kNever, {}, 0});
         if (id) break;
         if (id.status().code() != Code::kQueueFull) return false;
       }
@@ -113,7 +113,7 @@ class QueueKillTest : public test::LocalStoreTest {
     ASSERT_EQ(core->arena().header().corrupt.load(), 0U) << when;
   }
 
-  TestQueue q{*core, "q", QueueConfig{.max_length = 2000}};
+  TestQueue q{*core, "q", QueueConfig{.limits = {.max_length = 2000}}};
   test::Shared<Ledger> ledger;
   std::uint32_t settled = 0;
   std::uint64_t baseline = 0;

@@ -351,12 +351,14 @@ TEST_F(QueueTest, OwnerBoundQueueGoesWhenItsOwnerCloses) {
   EXPECT_EQ(core->queues().directory().find("reply").record, nullptr);
 }
 
+constexpr std::uint64_t kInBody = sizeof(layout::MessageHead) + 2;
+
 TEST_F(QueueTest, DamagedBodyIsSetAsideAndOthersAreDelivered) {
   const std::uint64_t id = q.put("will be damaged");
   q.put("fine");
   Slots slots(core->base());
   const std::uint64_t body = slots.at(hint_index(id))->body.load();
-  heap().payload(body, 24)[18] ^= 4;
+  heap().payload(body, kInBody + 1)[kInBody] ^= 4;
   EXPECT_EQ(q.take_all(), Bodies{"fine"});
   expect_counts(q, {.dead = 1, .done = 1});
   EXPECT_EQ(core->arena().header().corrupt.load(), 1U);
@@ -366,7 +368,7 @@ TEST_F(QueueTest, DamagedBodiesAreLookedAtWithoutABody) {
   const std::uint64_t id = q.put("will be damaged");
   const std::uint64_t lost = q.put("will be lost");
   Slots slots(core->base());
-  heap().payload(slots.at(hint_index(id))->body.load(), 24)[18] ^= 4;
+  heap().payload(slots.at(hint_index(id))->body.load(), kInBody + 1)[kInBody] ^= 4;
   slots.at(hint_index(lost))->body.store(0xFFFFFFFFFFF0ULL);
   const auto look = [&](unsigned state) {
     std::vector<std::uint64_t> ids;

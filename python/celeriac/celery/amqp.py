@@ -168,9 +168,10 @@ class AMQP(CeleryAMQP):
         if not ignored and type(app.backend).on_task_call is not Backend.on_task_call:
             return None
         channel = self._channel_of(producer)
-        queue = None if channel is None else self._destination(name, get)
-        if channel is None or queue is None:
+        destination = None if channel is None else self._destination(name, get)
+        if channel is None or destination is None:
             return None
+        queue, priority = destination
         root_id, parent_id = get("root_id"), get("parent_id")
         parent = app.current_worker_task
         if parent is not None and not (root_id and parent_id):
@@ -193,7 +194,7 @@ class AMQP(CeleryAMQP):
             or queue.exchange.delivery_mode
             or setting("task_default_delivery_mode")
         )
-        properties["priority"] = get("priority") or 0
+        properties["priority"] = priority or 0
         routing_key = queue.name
         frame = frame_of((content_type, encoding, headers, properties, "", routing_key), payload)
         declared = channel.connection.client.declared_entities
@@ -313,28 +314,29 @@ class AMQP(CeleryAMQP):
         self._channel, self._channels_pool = channel, self._producer_pool
         return channel if channel.connection.is_open else None
 
-    def _destination(self, name: str, get: Callable[..., Any]) -> Queue | None:
-        """The queue of a task, if it takes messages by its name; None otherwise."""
+    def _destination(self, name: str, get: Callable[..., Any]) -> tuple[Queue, Any] | None:
+        """The queue of a task, if it takes messages by its name, and the priority there."""
         router = self.router
         if get("exchange") or type(router) is not Router:
             return None
-        queue = get("queue")
+        queue, priority = get("queue"), get("priority")
         for routes in router.routes:
             if type(routes) is not MapRoute:
                 return None
             found = routes(name)
             if found is None:
                 continue
-            if found.keys() != {"queue"}:
+            if not found.keys() <= {"queue", "priority"}:
                 return None
-            queue = queue or found["queue"]
+            queue = queue or found.get("queue")
+            priority = found.get("priority") if priority is None else priority
             break
         queue = queue or self._setting("task_default_queue")
         if not isinstance(queue, Queue):
             queue = self.queues[queue]
         if queue.exchange.type != "direct" or isinstance(queue, Broadcast):
             return None
-        return queue
+        return queue, priority
 
     def _setting(self, name: str) -> Any:
         """A setting. One that is assigned to ``app.conf`` counts at once."""

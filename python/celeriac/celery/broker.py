@@ -104,7 +104,7 @@ class Broker:
     def usable(self) -> bool:
         """Whether the store is open and has not been destroyed by somebody."""
         try:
-            self.store.has_queue("")
+            self.store._core.has_queue("")
         except CeleriacError:
             return False
         return not self.store.closed
@@ -298,7 +298,7 @@ class Broker:
         if ttl is not None:
             ttl += delay  # it counts from when the message can be consumed
         if arguments is None or arguments.dead_letter_exchange is None:
-            queue.put(frame, priority=priority, delay=delay, ttl=ttl)
+            queue._core.put(frame, b"", priority, delay, ttl)  # all of it is checked already
         else:
             self.dead_letters.put(queue, arguments, frame, priority, delay, ttl)
 

@@ -285,12 +285,14 @@ class Channel(virtual.Channel):
         The last three are kombu's OperationalError too; see celeriac.celery.errors.
         """
         properties = message["properties"]
+        headers = message["headers"]
         frame = encode_frame(message, exchange, routing_key)
-        priority = self._get_message_priority(message)
-        delay = seconds_to_eta(message["headers"], zone=self._eta_zone)
+        priority = self._priority(properties)
+        delay = seconds_to_eta(headers, zone=self._eta_zone) if headers.get("eta") else 0.0
         # Of a task that has expired the worker says that it is revoked. Were it dropped here, who
         # waits for its result would wait for ever.
-        ttl = None if message["headers"].get("expires") else time_to_live(properties, None)
+        expires = "expiration" in properties and not headers.get("expires")
+        ttl = time_to_live(properties, None) if expires else None
         broker = self.broker
         if exchange:
             broker.revocations.overhear(exchange, message)
@@ -306,10 +308,12 @@ class Channel(virtual.Channel):
         Raises:
             CeleriacError: nothing was put.
         """
-        priority = 0
-        if properties["priority"] or self.priority_order != "rabbitmq":
-            priority = self._get_message_priority({"properties": properties})
-        self.broker.publish(frame, "", queue, priority=priority)
+        self.broker.publish(frame, "", queue, priority=self._priority(properties))
+
+    def _priority(self, properties: dict[str, Any]) -> int:
+        if properties.get("priority") == 0 and self.priority_order == "rabbitmq":
+            return 0  # as nearly all
+        return self._get_message_priority({"properties": properties})
 
     def _get_message_priority(self, message: dict[str, Any], reverse: bool = False) -> int:
         priority: int = super()._get_message_priority(message)

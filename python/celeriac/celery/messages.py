@@ -33,7 +33,7 @@ from kombu.utils.json import object_hook
 from celeriac.celery import fastjson
 
 if TYPE_CHECKING:
-    from celeriac.queue import Message as NativeMessage
+    from celeriac.message import Message as NativeMessage
 
 __all__ = [
     "Message",

@@ -16,7 +16,7 @@ from contextlib import suppress
 from celeriac import __version__
 from celeriac.errors import CeleriacError, ConfigurationError
 
-from . import demo, doctor, resize, stats
+from . import demo, doctor, queues, resize, stats
 
 FINE, FINDING, BAD_USAGE = 0, 1, 2
 
@@ -68,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for command in (demo, stats, doctor, resize):
         command.add_command(commands)
+    queues.add_commands(commands)
     return parser
 
 

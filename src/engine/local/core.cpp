@@ -32,7 +32,9 @@ LocalCore::LocalCore(std::unique_ptr<Arena> arena, std::unique_ptr<Owners> owner
     const OwnerTag me = owners_->current();
     if (!me.valid()) return;
     cache_.repair(me);
-    if (heap_.dirty()) heap_.sweep(me);
+    if (!heap_.dirty()) return;
+    heap_.sweep(me);
+    queues_.wake_putters();
   });
   // Who waits for a key that a dead owner was to change looks again, now that it isn't alive.
   recovery_.add_finisher([this](const DeadOwners&) { cache_.wake_all_waiters(); });
@@ -75,6 +77,7 @@ void LocalCore::wake_own_sleepers() {
     layout::QueueRecord* q = queues_.directory().at(i);
     if (q != nullptr) queues_.parking().wake_blocked(*q, me);
   }
+  queues_.wake_putters();
   cache_.wake_all_waiters();
   ring_others(nullptr);
 }
@@ -86,6 +89,7 @@ void LocalCore::mark_destroyed() {
     if (q == nullptr) continue;
     queues_.parking().wake_all(*q);
   }
+  queues_.wake_putters();
   cache_.wake_all_waiters();
 }
 

@@ -1,5 +1,9 @@
 #include "engine/local/queue.hpp"
 
+#include <algorithm>
+
+#include "store/hash.hpp"
+
 namespace celeriac {
 
 Status LocalMessage::ack() {
@@ -8,15 +12,32 @@ Status LocalMessage::ack() {
   return handle_->core().queues().ack(queue_, delivery_, me.value());
 }
 
-Status LocalMessage::nack(std::uint64_t due) {
+Status LocalMessage::nack(std::uint64_t due, std::string_view reason) {
   const Result<OwnerTag> me = handle_->enter();
   if (!me) return me.status();
-  return handle_->core().queues().nack(queue_, delivery_, due, me.value());
+  return handle_->core().queues().nack(queue_, delivery_, due, reason, me.value());
+}
+
+Status LocalMessage::extend(std::uint64_t deadline_ns) {
+  const Result<OwnerTag> me = handle_->enter();
+  if (!me) return me.status();
+  return handle_->core().queues().extend(queue_, delivery_, deadline_ns, me.value());
+}
+
+bool LocalMessage::held() const { return handle_->core().queues().held(delivery_); }
+
+std::string LocalMessage::reason() {
+  return handle_->is_open() ? handle_->core().queues().reason(delivery_) : std::string();
 }
 
 QueueConfig LocalQueue::config(const QueueOptions& o) {
-  return {o.max_length, o.max_deliveries,
-          (o.drop_oldest ? kDropOldest : 0) | (o.owner_bound ? kOwnerBound : 0)};
+  return {{o.max_length, o.max_deliveries,
+           (o.drop_oldest ? kDropOldest : 0) | (o.owner_bound ? kOwnerBound : 0)},
+          o.visibility_ns,
+          o.dedup_ns,
+          {o.keep_done, o.keep_done_ns},
+          {o.keep_dead, o.keep_dead_ns},
+          o.dead_letter};
 }
 
 Status LocalQueue::no_queue(const std::string& name) {
@@ -41,17 +62,65 @@ Result<QueueRef> LocalQueue::ref(OwnerTag me) {
   return again;
 }
 
+Outgoing LocalQueue::outgoing(const PutRequest& m, const QueueRef& q) {
+  Outgoing out{m.headers, m.body, m.priority, m.due, m.expires, {}, 0};
+  if (m.key.empty()) return out;
+  const std::uint64_t seed = handle_->core().arena().header().fixed.hash_seed;
+  out.key = {hash_key(m.key, seed), hash_key(m.key, ~seed)};
+  out.key_ns =
+      m.key_ns == kNever ? QueueDirectory::setting(q.record->settings.dedup_ttl) : m.key_ns;
+  return out;
+}
+
 Result<std::uint64_t> LocalQueue::put(const PutRequest& m) {
-  const Result<OwnerTag> me = handle_->enter();
-  if (!me) return me.status();
-  const Outgoing out{m.headers, m.body, m.priority, m.due, m.expires};
-  for (int attempt = 0;; ++attempt) {
+  LocalCore& core = handle_->core();
+  layout::RoomWord* awaited = nullptr;
+  std::uint32_t seen = 0;
+  for (int gone = 0;;) {
+    const Result<OwnerTag> me = handle_->enter();
+    if (!me) return me.status();
     const Result<QueueRef> q = ref(me.value());
     if (!q) return q.status();
-    Result<std::uint64_t> id = handle_->core().queues().put(q.value(), out, me.value());
-    if (id || id.status().code() != Code::kNotFound || attempt == 8) return id;
+    layout::RoomWord* lacking = nullptr;
+    Result<std::uint64_t> id =
+        core.queues().put(q.value(), outgoing(m, q.value()), me.value(), &lacking);
+    if (id) return id;
     // Deleted while we were at it: ref() makes it again, or says that it is gone.
+    if (id.status().code() == Code::kNotFound && gone++ < 8) continue;
+    if (lacking == nullptr || m.deadline_ns == 0 || now_ns() >= m.deadline_ns) return id;
+    if (lacking != awaited) {  // once more: queue/room.hpp
+      awaited = lacking;
+      seen = await_room(*lacking);
+      continue;
+    }
+    // Memory is given back by tables and by sweeps too, which know nothing of who waits for it.
+    const bool memory = awaited == &core.queues().directory().room();
+    const std::uint64_t poll = std::min(core.poll_interval(), memory ? kSecond : kNever);
+    Status waited = core.queues().wait_for_room(*awaited, seen, m.deadline_ns, poll);
+    if (!waited) return waited;
+    if (poll != kNever) core.recovery().run();
+    awaited = nullptr;
   }
+}
+
+Status LocalQueue::put_many(std::span<const PutRequest> messages, std::vector<std::uint64_t>* ids) {
+  for (const PutRequest& m : messages) {
+    Result<std::uint64_t> id = put(m);
+    if (!id) return id.status();
+    ids->push_back(id.value());
+  }
+  return Status::ok();
+}
+
+Status LocalQueue::get_many(std::size_t n, std::uint64_t deadline_ns,
+                            std::vector<std::unique_ptr<EngineMessage>>* to) {
+  while (to->size() < n) {
+    Result<std::unique_ptr<EngineMessage>> m = get(to->empty() ? deadline_ns : 0);
+    if (!m) return m.status();
+    if (m.value() == nullptr) break;
+    to->push_back(m.take());
+  }
+  return Status::ok();
 }
 
 Result<std::unique_ptr<EngineMessage>> LocalQueue::get(std::uint64_t deadline_ns) {
@@ -78,36 +147,75 @@ Result<std::unique_ptr<EngineMessage>> LocalQueue::get(std::uint64_t deadline_ns
 }
 
 Result<EngineCounts> LocalQueue::counts() {
-  const Result<OwnerTag> me = handle_->enter();
-  if (!me) return me.status();
-  const Result<QueueRef> q = ref(me.value());
-  if (!q) return q.status();
-  const QueueCounts c = handle_->core().queues().counts(q.value(), me.value());
-  return EngineCounts{c.ready, c.delayed, c.reserved, c.dead, c.done, c.dropped};
+  return with([&](const QueueRef& q, OwnerTag me) -> Result<EngineCounts> {
+    const QueueCounts c = handle_->core().queues().counts(q, me);
+    return EngineCounts{c.ready, c.delayed, c.reserved, c.dead, c.done, c.dropped};
+  });
 }
 
 Result<std::vector<PeekedMessage>> LocalQueue::peek(Peek state, std::size_t limit) {
-  const Result<OwnerTag> me = handle_->enter();
-  if (!me) return me.status();
-  const Result<QueueRef> q = ref(me.value());
-  if (!q) return q.status();
-  const unsigned which = state == Peek::kReady     ? kSlotReady
-                         : state == Peek::kDelayed ? kSlotDelayed
-                                                   : kSlotDead;
-  std::vector<PeekedMessage> all;
-  for (Peeked& p : handle_->core().queues().peek(q.value(), which, limit)) {
-    all.push_back({p.delivery.id, p.due, p.delivery.deliveries, p.delivery.priority, p.damaged,
-                   std::move(p.headers), std::move(p.body)});
-  }
-  return all;
+  return with([&](const QueueRef& q, OwnerTag me) -> Result<std::vector<PeekedMessage>> {
+    Queues& queues = handle_->core().queues();
+    constexpr unsigned kStates[] = {kSlotReady, kSlotDelayed, kSlotDead, kSlotDone};
+    if (state == Peek::kDead || state == Peek::kDone) queues.trim(q, me);
+    std::vector<PeekedMessage> all;
+    for (Peeked& p : queues.peek(q, kStates[static_cast<int>(state)], limit)) {
+      all.push_back({p.delivery.id, p.due, p.delivery.deliveries, p.delivery.priority, p.ended,
+                     std::move(p.reason), p.damaged, std::move(p.headers), std::move(p.body)});
+    }
+    return all;
+  });
 }
 
 Result<std::uint64_t> LocalQueue::purge() {
-  const Result<OwnerTag> me = handle_->enter();
-  if (!me) return me.status();
-  const Result<QueueRef> q = ref(me.value());
-  if (!q) return q.status();
-  return handle_->core().queues().purge(q.value(), me.value());
+  return with([&](const QueueRef& q, OwnerTag me) -> Result<std::uint64_t> {
+    return handle_->core().queues().purge(q, me);
+  });
+}
+
+Result<std::uint64_t> LocalQueue::retry_dead(const std::vector<std::uint64_t>* ids) {
+  return with([&](const QueueRef& q, OwnerTag me) -> Result<std::uint64_t> {
+    return handle_->core().queues().retry_dead(q, ids, me);
+  });
+}
+
+Result<std::uint64_t> LocalQueue::purge_dead() {
+  return with([&](const QueueRef& q, OwnerTag me) -> Result<std::uint64_t> {
+    return handle_->core().queues().purge_dead(q, me);
+  });
+}
+
+Result<bool> LocalQueue::cancel(std::uint64_t id) {
+  return with([&](const QueueRef& q, OwnerTag me) -> Result<bool> {
+    return handle_->core().queues().cancel(q, id, me);
+  });
+}
+
+Status LocalQueue::pause(bool paused) {
+  return with([&](const QueueRef& q, OwnerTag) {
+    paused ? handle_->core().queues().pause(q) : handle_->core().queues().resume(q);
+    return Status::ok();
+  });
+}
+
+Result<bool> LocalQueue::paused() {
+  return with([](const QueueRef& q, OwnerTag) -> Result<bool> { return Queues::paused(q); });
+}
+
+Result<std::uint64_t> LocalQueue::oldest() {
+  return with([&](const QueueRef& q, OwnerTag) -> Result<std::uint64_t> {
+    return handle_->core().queues().oldest(q);
+  });
+}
+
+Result<std::vector<EngineConsumer>> LocalQueue::consumers() {
+  return with([&](const QueueRef& q, OwnerTag) -> Result<std::vector<EngineConsumer>> {
+    std::vector<EngineConsumer> all;
+    for (const QueueConsumer& c : handle_->core().queues().consumers(q)) {
+      all.push_back({c.tag.slot, c.tag.epoch, c.reserved, c.waiting});
+    }
+    return all;
+  });
 }
 
 Result<bool> LocalQueue::remove() {

@@ -17,8 +17,11 @@ class LocalMessage final : public EngineMessage {
   std::uint64_t id() const override { return delivery_.id; }
   std::uint32_t deliveries() const override { return delivery_.deliveries; }
   std::uint8_t priority() const override { return delivery_.priority; }
+  bool held() const override;
+  std::string reason() override;
   Status ack() override;
-  Status nack(std::uint64_t due) override;
+  Status nack(std::uint64_t due, std::string_view reason) override;
+  Status extend(std::uint64_t deadline_ns) override;
 
  private:
   std::shared_ptr<LocalHandle> handle_;
@@ -35,11 +38,21 @@ class LocalQueue final : public QueueEngine {
   }
 
   Result<std::uint64_t> put(const PutRequest& message) override;
+  Status put_many(std::span<const PutRequest> messages, std::vector<std::uint64_t>* ids) override;
   Result<std::unique_ptr<EngineMessage>> get(std::uint64_t deadline_ns) override;
+  Status get_many(std::size_t n, std::uint64_t deadline_ns,
+                  std::vector<std::unique_ptr<EngineMessage>>* to) override;
   Result<EngineCounts> counts() override;
   Result<std::vector<PeekedMessage>> peek(Peek state, std::size_t limit) override;
   Result<std::uint64_t> purge() override;
   Result<bool> remove() override;
+  Result<std::uint64_t> retry_dead(const std::vector<std::uint64_t>* ids) override;
+  Result<std::uint64_t> purge_dead() override;
+  Result<bool> cancel(std::uint64_t id) override;
+  Status pause(bool paused) override;
+  Result<bool> paused() override;
+  Result<std::uint64_t> oldest() override;
+  Result<std::vector<EngineConsumer>> consumers() override;
 
   // The record; found or made again when the queue was deleted meanwhile.
   Result<QueueRef> ref(OwnerTag me);
@@ -50,6 +63,16 @@ class LocalQueue final : public QueueEngine {
   static Status no_queue(const std::string& name);
 
  private:
+  // What follows with the record and the owner, or why there are none.
+  template <class Call>
+  auto with(Call call) -> decltype(call(QueueRef{}, OwnerTag{})) {
+    const Result<OwnerTag> me = handle_->enter();
+    if (!me) return me.status();
+    const Result<QueueRef> q = ref(me.value());
+    if (!q) return q.status();
+    return call(q.value(), me.value());
+  }
+  Outgoing outgoing(const PutRequest& m, const QueueRef& q);
   void remember(const QueueRef& q) {
     ref_.store(static_cast<std::uint64_t>(q.generation) << 32U | q.index,
                std::memory_order_relaxed);

@@ -174,7 +174,9 @@ Result<int> LocalStore::recover() {
 Result<std::uint64_t> LocalStore::resize(std::uint64_t memory) {
   const Result<OwnerTag> me = handle_->enter();
   if (!me) return me.status();
-  return handle_->core().cache().resize(memory, me.value());
+  Result<std::uint64_t> ceiling = handle_->core().cache().resize(memory, me.value());
+  handle_->core().queues().wake_putters();  // there may be more room
+  return ceiling;
 }
 
 Status LocalStore::destroy(bool force) {

@@ -25,6 +25,12 @@ class TestQueue {
       : core_(core), name_(name) {
     reopen(&config);
   }
+  TestQueue(LocalCore& core, std::string_view name, const QueueLimits& limits)
+      : core_(core), name_(name) {
+    QueueConfig config;
+    config.limits = limits;
+    reopen(&config);
+  }
 
   void reopen(const QueueConfig* config) { ref_ = must(core_.queues().open(name_, config, me())); }
   OwnerTag me() const { return must(core_.enter()); }
@@ -33,12 +39,13 @@ class TestQueue {
   Result<std::uint64_t> try_put(const Outgoing& m) { return core_.queues().put(ref_, m, me()); }
   std::uint64_t put(std::string_view body, std::uint8_t priority = 0, std::uint64_t due = 0,
                     std::uint64_t expires = kNever) {
-    return must(try_put({{}, body, priority, due, expires}));
+    return must(try_put({{}, body, priority, due, expires, {}, 0}));
   }
   std::optional<Got> get() {
     Got g;
     if (!core_.queues().try_get(ref_, &g.delivery, me())) return std::nullopt;
     g.body = g.delivery.body;
+    if (!core_.queues().held(g.delivery)) return std::nullopt;
     return g;
   }
   // The next body, acknowledged; or "none".
@@ -53,8 +60,11 @@ class TestQueue {
     return all;
   }
   bool ack(const Got& g) { return core_.queues().ack(ref_, g.delivery, me()).is_ok(); }
-  bool nack(const Got& g, std::uint64_t due = 0) {
-    return core_.queues().nack(ref_, g.delivery, due, me()).is_ok();
+  bool nack(const Got& g, std::uint64_t due = 0, std::string_view reason = {}) {
+    return core_.queues().nack(ref_, g.delivery, due, reason, me()).is_ok();
+  }
+  Status extend(const Got& g, std::uint64_t deadline) {
+    return core_.queues().extend(ref_, g.delivery, deadline, me());
   }
   QueueCounts counts() { return core_.queues().counts(ref_, me()); }
   std::uint64_t purge() { return core_.queues().purge(ref_, me()); }

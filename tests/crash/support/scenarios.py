@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import mmap
-import os
-import signal
 import struct
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import queue_stories as queues
 from heap_picture import largest_object
 from resizes import resize
 from victims import Story, Victim
@@ -240,101 +239,6 @@ def table_cycle(v: Victim) -> None:
         v.set(f"new{i}", "1", space="table")
 
 
-# ------------------------------------------------------------------------------- queue
-
-
-def queue_cycle(v: Victim) -> None:
-    v.connect()
-    v.queue("q", max_length=100, max_deliveries=50)
-    v.put("a", 10)
-    v.put("b", 5000, priority=5, headers={"h": 1})
-    v.put("c")
-    v.ack(v.get())
-    message = v.get()
-    v.nack(message)
-    again = v.get()
-    v.nack(again, delay=0.001)
-    time.sleep(0.005)
-    v.ack(v.get())
-    v.put("d", 200)
-    v.ack(v.get())
-    v.put("e", 64)
-    held = v.get()
-    v.put("f", 64)
-    v.put("g", 64)
-    v.ack(held)
-
-
-def queue_delayed(v: Victim) -> None:
-    v.connect()
-    for i in range(4):
-        v.put(f"d{i}", 30, delay=0.002 * (4 - i))
-    v.put("later", delay=0.06)
-    time.sleep(0.02)
-    for _ in range(3):
-        v.ack(v.get())
-
-
-def queue_many_delayed(v: Victim) -> None:
-    v.connect()
-    for i in range(300):
-        v.put(f"m{i}", i % 50, delay=0.1)
-
-
-def queue_many(v: Victim) -> None:
-    v.connect()
-    for i in range(1150):  # more than a lane holds, and than a chunk of slots
-        v.put(f"m{i}", 3)
-    for _ in range(1060):
-        v.ack(v.get())
-
-
-def queue_of_large(v: Victim) -> None:
-    """Bodies for which the arena grows, at its end of which is a free rest."""
-    v.connect()
-    for i in range(8):
-        v.put(f"l{i}", 300_000)
-    for _ in range(8):
-        v.ack(v.get())
-
-
-def queue_purge(v: Victim) -> None:
-    v.connect()
-    for i in range(6):
-        v.put(f"p{i}", 100, priority=i % 2, delay=0 if i < 4 else 0.03)
-    queue = v.queue()
-    v.call({"purge": True}, queue.purge)
-    v.put("after")
-
-
-def queue_delete(v: Victim) -> None:
-    v.connect()
-    for i in range(6):
-        v.put(f"p{i}", 100, priority=i % 2, delay=0 if i < 4 else 0.03)
-    queue = v.queue()
-    v.call({"purge": True}, queue.delete)
-    v.put("after")
-
-
-def blocked_consumer(v: Victim) -> None:
-    """Dies while it sleeps: its mark stays, and a putter meets it."""
-    v.connect()
-    queue = v.queue()
-    pid = os.getpid()
-    if os.fork() == 0:
-        time.sleep(0.02)
-        os.kill(pid, signal.SIGKILL)
-        os._exit(0)
-    queue.get(None)
-
-
-def put_two(v: Victim) -> None:
-    v.connect()
-    v.put("w1", 10)
-    v.put("w2", 10)
-    v.ack(v.get())
-
-
 # ------------------------------------------------------------------------------- what the dead left
 
 
@@ -474,14 +378,25 @@ def _scenarios() -> list[Scenario]:
         Scenario("hot and large", cache_hot_and_large, nth=2),
         Scenario("a cache of ten", cache_of_ten),
         Scenario("table", table_cycle),
-        Scenario("queue", queue_cycle, nth=4),
-        Scenario("delayed", queue_delayed),
-        Scenario("many delayed", queue_many_delayed, nth=1),
-        Scenario("a long queue", queue_many, nth=1, memory="8M"),
-        Scenario("a queue of large messages", queue_of_large, nth=1),
-        Scenario("purge", queue_purge, nth=5),
-        Scenario("delete", queue_delete, nth=5),
-        Scenario("put to a sleeper", put_two, ((blocked_consumer, "end"),)),
+        Scenario("queue", queues.cycle, nth=4),
+        Scenario("delayed", queues.delayed),
+        Scenario("many delayed", queues.many_delayed, nth=1),
+        Scenario("a long queue", queues.many, nth=1, memory="8M"),
+        Scenario("a queue of large messages", queues.of_large, nth=1),
+        Scenario("purge", queues.purge, nth=5),
+        Scenario("delete", queues.delete, nth=5),
+        Scenario("dead", queues.dead),
+        Scenario(
+            "retry after a death", queues.dead, ((queues.dead, "queue.retain.decided"),), nth=1
+        ),
+        Scenario("dead letters", queues.dead_letters),
+        Scenario("kept", queues.kept),
+        Scenario("cancel and pause", queues.cancelled),
+        Scenario("dedup", queues.deduplicated, nth=2),
+        Scenario("visibility", queues.visibility, nth=2),
+        Scenario("room", queues.room, nth=2),
+        Scenario("poison", queues.after_poison, ((queues.poison, "end"),), deaths=2, nth=2),
+        Scenario("put to a sleeper", queues.put_two, ((queues.blocked_consumer, "end"),)),
         Scenario("recover", recover, left, deaths=3),
         Scenario("take over", take_over, left, deaths=2),
         Scenario("set after a death", set_again, ((set_table, "cache.set.pending"),)),

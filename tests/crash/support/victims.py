@@ -62,11 +62,12 @@ class Victim:
             self._made[name] = self.call({}, lambda: make(name))
         return self._made[name]
 
-    def put(self, body: str, size: int = 0, **options: Any) -> None:
-        """Puts a message that is called `body` and the number of this victim, with `size` bytes."""
+    def put(self, body: str, size: int = 0, **options: Any) -> Any:
+        """Puts a message that is called `body` and the number of this victim, with `size` bytes;
+        its id."""
         queue = self.queue()
         name = f"{body}.{self.number}"
-        self.call({"put": name}, lambda: queue.put(fill(name, size), **options))
+        return self.call({"put": name}, lambda: queue.put(fill(name, size), **options))
 
     def get(self, timeout: float = 0) -> Any:
         """Reserves a message."""
@@ -86,9 +87,9 @@ class Victim:
         """Acknowledges it."""
         self.call({"ack": whole(message.body)}, message.ack)
 
-    def nack(self, message: Any, delay: float = 0) -> None:
+    def nack(self, message: Any, delay: float = 0, reason: str | None = None) -> None:
         """Gives it back."""
-        self.call({}, lambda: message.nack(delay=delay))
+        self.call({}, lambda: message.nack(delay, reason))
 
     def set(self, key: str, value: Any, space: str = "c", how: str = "set") -> None:
         """Stores a value; `how` may be add or replace too, where it stores."""

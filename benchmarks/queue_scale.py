@@ -1,0 +1,111 @@
+"""A queue of many: `python -m benchmarks.queue_scale [most]`, from the root of a clone.
+
+Microseconds for a put and for a get with its ack while so many messages are ready; for a delayed
+put and a cancel while so many are delayed; how late delayed messages come with so many behind them;
+and bodies of up to 64 MB. It needs a gigabyte of /dev/shm for the default of a million.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import sys
+import time
+
+import celeriac
+
+FEW = 1000
+BATCH = 20_000
+FAR = 3600
+
+
+def per_message(seconds: float, n: int) -> str:
+    """Microseconds."""
+    return f"{seconds / n * 1e6:7.2f} µs"
+
+
+def _ready(store: celeriac.Store, many: int) -> None:
+    queue = store.queue("ready")
+    body = b"x" * 256
+    begin = time.perf_counter()
+    for _ in range(many):
+        queue.put(body)
+    filled = time.perf_counter()
+    for _ in range(many):
+        message = queue.get(0)
+        assert message is not None
+        message.ack()
+    end = time.perf_counter()
+    print(f"ready {many:>9,}: put {per_message(filled - begin, many)}", end=", ")
+    print(f"get and ack {per_message(end - filled, many)}", end="; ")
+    queue.put_many([body] * many)
+    seconds = 0.0
+    for _ in range(BATCH // FEW):  # at a steady depth
+        begin = time.perf_counter()
+        for _ in range(FEW):
+            queue.put(body)
+            message = queue.get(0)
+            assert message is not None
+            message.ack()
+        seconds += time.perf_counter() - begin
+    print(f"put, get, ack at that depth {per_message(seconds, BATCH)}")
+    queue.delete()
+
+
+def _delayed(store: celeriac.Store, many: int) -> None:
+    queue = store.queue("delayed")
+    begin = time.perf_counter()
+    for i in range(many):
+        queue.put(b"x", delay=FAR + i * 7919 % many / 1000)
+    filled = time.perf_counter()
+    n = min(many, BATCH)
+    ids = [queue.put(b"x", delay=FAR + i) for i in range(n)]
+    put = time.perf_counter()
+    for number in ids:
+        assert queue.cancel(number)
+    cancelled = time.perf_counter()
+    late = []
+    for _ in range(100):
+        due = time.perf_counter() + 0.01
+        queue.put(b"soon", delay=0.01)
+        message = queue.get(5)
+        late.append(time.perf_counter() - due)
+        assert message is not None
+        message.ack()
+    print(
+        f"delayed {many:>9,}: put {per_message(filled - begin, many)}, at that depth "
+        f"{per_message(put - filled, n)}, cancel {per_message(cancelled - put, n)}; late by "
+        f"{statistics.median(late) * 1e3:.2f} ms, at most {max(late) * 1e3:.2f} ms"
+    )
+    queue.delete()
+
+
+def _large(store: celeriac.Store) -> None:
+    queue = store.queue("large")
+    for megabytes in (1, 16, 64):
+        body = os.urandom(1 << 20) * megabytes
+        begin = time.perf_counter()
+        queue.put(body)
+        message = queue.get(0)
+        assert message is not None
+        assert message.body == body
+        message.ack()
+        print(f"body of {megabytes} MB: put, get, ack {time.perf_counter() - begin:.3f} s")
+
+
+def main() -> None:
+    """Prints the table."""
+    most = int(sys.argv[1].replace(",", "")) if len(sys.argv) > 1 else 1_000_000
+    store = celeriac.connect(f"shm://scale-{os.getpid()}", memory="1G")
+    try:
+        for many in (FEW, most):
+            _ready(store, many)
+        for many in (FEW, most):
+            _delayed(store, many)
+        _large(store)
+    finally:
+        store.destroy(force=True)
+
+
+if __name__ == "__main__":
+    main()
