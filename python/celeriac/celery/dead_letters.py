@@ -35,7 +35,8 @@ from celeriac.errors import NotEnoughMemory, QueueFull, StoreNotFound
 if TYPE_CHECKING:
     from celeriac.celery.broker import Broker
     from celeriac.celery.queue_arguments import Arguments
-    from celeriac.queue import Message, Queue
+    from celeriac.message import Message
+    from celeriac.queue import Queue
 
 __all__ = ["EXPIRED", "REJECTED", "DeadLetters", "alarm", "alarmed", "buried"]
 

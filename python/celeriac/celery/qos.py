@@ -25,7 +25,7 @@ from celeriac.errors import NotOwner, StoreNotFound
 
 if TYPE_CHECKING:
     from celeriac.celery.messages import Message
-    from celeriac.queue import Message as NativeMessage
+    from celeriac.message import Message as NativeMessage
 
 __all__ = ["QoS"]
 
