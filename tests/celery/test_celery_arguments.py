@@ -60,6 +60,9 @@ def test_what_kombu_calls_them_arrives(connection: kombu.Connection) -> None:
         ("x-expires", 0, "1 to"),
         ("x-max-length", True, "a whole number"),
         ("x-overflow", "drop-tail", "one of drop-head"),
+        ("x-delivery-limit", -1, "0 to"),
+        ("x-keep-done", 5, "two numbers, count and seconds"),
+        ("x-keep-failed", [0, 5], "1 to"),
         ("x-dead-letter-exchange", 7, "text"),
         ("x-dead-letter-routing-key", "k", "given with x-dead-letter-exchange"),
     ],
@@ -361,3 +364,40 @@ def test_a_consumer_keeps_its_queue_until_it_or_its_process_ends(
     assert there(), "its time begins when the death is noticed"
     time.sleep(0.15)
     assert not there()
+
+
+def test_what_is_kept_of_finished_messages(connection: kombu.Connection) -> None:
+    channel = connection.default_channel
+    arguments = {"x-keep-done": [3, 60], "x-keep-failed": [2, 60], "x-delivery-limit": 1}
+    channel.queue_declare("q")
+    send(channel, "before")
+    channel.queue_declare("q", arguments=arguments)
+    channel.queue_declare("q")  # by somebody who knows nothing of them
+    for number in range(4):
+        send(channel, number)
+    assert bodies(channel) == ["before", 0, 1, 2, 3]
+    queue = channel.broker.store.queue("q")
+    assert len(queue.done()) == 3
+    for _ in range(3):
+        send(channel, "poison")
+        for _ in range(2):
+            channel.basic_get("q").requeue()
+    assert channel.basic_get("q") is None
+    assert len(queue.dead()) == 2
+    assert queue.retry_dead() == 2
+    assert bodies(channel) == ["poison", "poison"]
+
+
+def test_other_arguments_take_effect_on_a_queue_that_is_there(
+    connection: kombu.Connection,
+) -> None:
+    channel = connection.default_channel
+    channel.queue_declare("q")
+    declare(channel, x_max_length=2)
+    for number in range(4):
+        send(channel, number)
+    assert bodies(channel) == [2, 3]
+    declare(channel, x_max_length=3)
+    for number in range(4):
+        send(channel, number)
+    assert bodies(channel) == [1, 2, 3]

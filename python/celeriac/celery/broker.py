@@ -28,6 +28,11 @@ How AMQP's attributes of a queue map onto a store's queue:
 transient with ``x-message-ttl``, or transient or ``auto_delete`` and bound to a fanout exchange
     Nobody waits for each single message: at most :data:`TRANSIENT_LENGTH` are kept, the oldest
     makes room, and :meth:`celeriac.queue.Queue.dropped` counts.
+``x-delivery-limit``
+    A message that came back more often is dead: it is in the store's list of dead messages.
+``x-keep-done``, ``x-keep-failed``
+    Not RabbitMQ's: ``[count, seconds]``, the options ``keep_done`` and ``keep_failed`` of
+    :meth:`celeriac.store.Store.queue`.
 ``durable``, and all others
     Accepted; how durable a queue is says the URL.
 
@@ -167,6 +172,11 @@ class Broker:
             options["drop_oldest"] = asked.overflow == "drop-head" and not buries
         elif transient and asked.ttl is not None:
             options.update(max_length=TRANSIENT_LENGTH, drop_oldest=True)
+        if asked.delivery_limit is not None:
+            options["max_deliveries"] = asked.delivery_limit + 1
+        for kept in ("keep_done", "keep_failed"):
+            if getattr(asked, kept) is not None:
+                options[kept] = getattr(asked, kept)
         if transient:
             options["owner_bound"] = True
             asked = replace(asked, expires=None)  # it goes with its owner
@@ -177,10 +187,11 @@ class Broker:
             with suppress(StoreNotFound):
                 self.remove_if_unused(expiring)
         known = self.existing(name)
+        news = bool(asked) and asked != self.arguments.get(name)
         self.arguments.set(name, asked)
         if asked.expires is not None:
             self.uses.touch(name)
-        if known is None:
+        if known is None or (news and not transient):
             return self._keep(name, self.store.queue(name, **options))
         return self._handles.get(name) or (known if transient else self.queue(name))
 

@@ -397,7 +397,8 @@ class Channel(virtual.Channel):
         self._active_queues.remove(queue)
         subscription.active = False
         self.connection.unsubscribe(subscription)
-        subscription.on_end()
+        with suppress(StoreNotFound):
+            subscription.on_end()
         broker = self.broker
         broker.consumers[queue] -= 1
         if broker.consumers[queue] > 0:

@@ -45,6 +45,11 @@ class Arguments:
     dead_letter_exchange: str | None = None
     #: Their routing key there; None for the one they have.
     dead_letter_routing_key: str | None = None
+    #: Times that a message may come back before it is dead.
+    delivery_limit: int | None = None
+    #: What is kept of done and of dead messages: count and seconds. Not RabbitMQ's.
+    keep_done: tuple[int, float] | None = None
+    keep_failed: tuple[int, float] | None = None
 
     @classmethod
     def of(cls, given: Mapping[str, Any] | None) -> Arguments:
@@ -65,6 +70,10 @@ class Arguments:
                 found["max_length"] = _whole(name, value, 1, 2**31 - 1)
             elif name == "x-max-priority":
                 found["max_priority"] = _whole(name, value, 0, 255)
+            elif name == "x-delivery-limit":
+                found["delivery_limit"] = _whole(name, value, 0, 2**15)
+            elif name in ("x-keep-done", "x-keep-failed"):
+                found[name.removeprefix("x-").replace("-", "_")] = _kept(name, value)
             elif name == "x-overflow":
                 if value not in OVERFLOWS:
                     raise _refused(name, value, "one of " + ", ".join(OVERFLOWS))
@@ -94,6 +103,12 @@ def _whole(name: str, value: Any, least: int, most: int) -> int:
     return int(value)
 
 
+def _kept(name: str, value: Any) -> tuple[int, float]:
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        raise _refused(name, value, "two numbers, count and seconds")
+    return _whole(name, value[0], 1, 2**31 - 1), float(_whole(name, value[1], 1, 2**31 - 1))
+
+
 def _refused(name: str, value: Any, wanted: str) -> ChannelError:
     return ChannelError(
         f"PRECONDITION_FAILED - invalid arg {name!r}={value!r}: it is to be {wanted}",
@@ -120,7 +135,12 @@ class ArgumentTable:
         found = None
         if text is not None:
             given = json.loads(text)
-            found = Arguments(**{key: given[key] for key in given if key in _NAMES})
+            values: dict[str, Any] = {
+                key: tuple(value) if isinstance(value, list) else value
+                for key, value in given.items()
+                if key in _NAMES
+            }
+            found = Arguments(**values)
         if len(self._known) >= MAX_KNOWN:
             self._known.clear()
         self._known[name] = (count, found)
