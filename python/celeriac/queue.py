@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from celeriac import checks, green
@@ -141,20 +142,20 @@ class Queue:
         Raises QueueFull (max_length or memory reached), ValueTooLarge, ValueError, TypeError; then
         nothing was put.
         """
-        _check_body(body)
-        checks.check_ttl(ttl)
-        checks.whole(priority, "priority", 0, 255)
-        seconds, packed = delay_of(delay, "delay"), _packed(headers)
+        # What most calls give is seen at a glance: a call costs more than the core's whole work.
+        if type(body) is not bytes:
+            _check_body(body)
+        if ttl is not None:
+            checks.check_ttl(ttl)
+        if type(priority) is not int or not 0 <= priority <= 255:
+            checks.whole(priority, "priority", 0, 255)
+        seconds = 0.0 if type(delay) is int and delay == 0 else delay_of(delay, "delay")
+        packed = b"" if headers is None else _packed(headers)
         if dedup_key is None and dedup_ttl is None and timeout == 0:
             return f"{self._core.put(body, packed, priority, seconds, ttl):016x}"
         window = _check_dedup(dedup_key, dedup_ttl)
         checks.check_ttl(timeout, "timeout")
-
-        def put(wait: float | None) -> int:
-            return self._core.put_with(
-                body, packed, priority, seconds, ttl, dedup_key, window, wait
-            )
-
+        put = partial(self._core.put_with, body, packed, priority, seconds, ttl, dedup_key, window)
         return f"{_with_room(put, timeout):016x}"
 
     def put_many(
@@ -208,7 +209,8 @@ class Queue:
             and releases the interpreter lock; under gevent it lets other greenlets run.
         :returns: None when there was nothing in time.
         """
-        checks.check_ttl(timeout, "timeout")
+        if timeout is not None and type(timeout) is not int:
+            checks.check_ttl(timeout, "timeout")
         if green.patched():
             core = green.wait(lambda: self._core.get(0), timeout)
         else:

@@ -68,6 +68,7 @@ std::vector<Peeked> Queues::peek(const QueueRef& queue, unsigned state, std::siz
     p.delivery.priority = SlotMeta{s->meta.load(std::memory_order_relaxed)}.priority();
     p.ended = s->due.load(std::memory_order_relaxed);
     p.due = due_of(p.ended, found[i].word.generation());
+    p.due -= std::min(p.due, kMillisecond);  // it was rounded up: show no more than was asked for
     // A body is given back only after its slot's word changed: the same word, a whole copy.
     std::atomic_thread_fence(std::memory_order_acquire);
     if (load(s->word) != found[i].word) continue;

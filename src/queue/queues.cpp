@@ -78,7 +78,10 @@ bool Queues::try_get(const QueueRef& queue, Delivery* to, OwnerTag me) {
   const OperationScope operation(base_.owners.record(me.slot));
   if (!take_ready(queue, to, me)) return false;
   const std::uint64_t visibility = QueueDirectory::setting(queue.record->settings.visibility);
-  if (visibility != 0) end_by_itself(queue, *to, now_ns() + visibility, me);
+  if (visibility != 0) {
+    const std::uint64_t now = now_ns();
+    end_by_itself(queue, *to, now + std::min(visibility, kNever - now), me);
+  }
   return true;
 }
 
