@@ -117,6 +117,18 @@ counted_ctest() {
   return "$status"
 }
 
+# core_module DIRECTORY OPTION...: the package in a directory for PYTHONPATH, with CMake's options.
+core_module() {
+  local target=$1 option settings=()
+  shift
+  up_to_date "$target/built" && return
+  for option in "$@"; do settings+=("--config-settings=cmake.define.${option#-D}"); done
+  rm -rf "$target"
+  python -m pip install -q --no-deps --target "$target" . "${settings[@]}" \
+    --config-settings=cmake.define.CELERIAC_WERROR=ON
+  touch "$target/built"
+}
+
 # The Python tests of the core: those that need neither gunicorn nor a Celery worker.
 core_tests() {
   local found=() path

@@ -1,6 +1,6 @@
 """A resize that a stopped process keeps from being finished: an error, and the ceiling as before.
 
-Needs an extension with crash points, as the gate's step asan builds one.
+Needs an extension with crash points, as the gate's step crash builds one.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from celeriac import _core
 pytestmark = pytest.mark.skipif(
     not _core.crash_points,
     reason="this extension has no crash points: build it with CELERIAC_CRASH_POINTS=ON, "
-    "as the gate's step asan does",
+    "as the gate's step crash does",
 )
 
 MIB = 1 << 20
