@@ -70,6 +70,8 @@ def judge(store: celeriac.Store, allowed: Allowed) -> None:
     for space in {space for space, _ in values}:
         cache = store.table(space) if space.startswith("table") else store.cache(space)
         there = sum(s == space and value is not None for (s, _), value in values.items())
+        for (at, key), value in values.items():
+            assert at != space or value is not None or not cache.delete(key)  # expired ones go
         assert len(cache) == there
         for _, key in [which for which in values if which[0] == space]:
             cache.delete(key)
