@@ -53,7 +53,8 @@ std::string store_path(const std::string& root, const std::string& name) {
 }
 
 bool is_file_of_a_store(std::string_view name) {
-  return name == "arena" || name == "owners.lock" || name.substr(0, 5) == "wake.";
+  return name == "arena" || name == "owners.lock" || name.substr(0, 5) == "wake." ||
+         name.substr(0, 8) == "journal.";
 }
 
 Result<std::unique_ptr<Arena>> Arena::open(const ArenaOptions& options) {

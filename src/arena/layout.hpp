@@ -22,6 +22,7 @@
 //   kSlots        SlotDirectory              offsets of chunks of 1,024 Slots
 //   kTimers       Timers                     offset of the heap of delayed messages
 //   kHeap         HeapControl                free lists: hints, rebuilt from the blocks
+//   kJournal      JournalControl             where the journal of a file:// store ends
 //   base_size()   blocks, back to back, to Header.size
 //
 // Truth and hints (design D4, D6): block words, slot words, index words, records are truth.
@@ -356,6 +357,27 @@ struct Timers {
   Word entries;  // block of TimerEntry[capacity], a binary min-heap by due
 };
 
+// queue/journal/journal.hpp. `append.pending` says what its holder is about to write.
+struct JournalControl {
+  MutexWord append;
+  MutexWord lead;
+  MutexWord compact;
+  Word current;    // the segment that is written, 0 = none yet
+  Word end;        // where the next record goes
+  Word next_lsn;   // its number
+  Word oldest;     // the first segment
+  Word kept;       // segments that the last compaction left
+  Word sync_from;  // segments below it are on the disk
+  Word durable;    // records up to this lsn are
+  Word failed;     // {segment:48 | errno:16} of the sync or write that failed; 0 = none has
+  Word uuid[2];
+  HalfWord syncing;  // a leader is in fdatasync()
+  HalfWord rounds;   // of leaders: followers sleep on it
+  HalfWord state;    // 0, or 1 when the queues hold what the journal holds
+  HalfWord reserved;
+};
+static_assert(sizeof(JournalControl) == 168);
+
 // ---------------------------------------------------------------------- where everything is
 
 constexpr std::uint64_t align_up(std::uint64_t n, std::uint64_t to) {
@@ -382,7 +404,8 @@ constexpr std::uint64_t kQueues = align_up(kSignals + sizeof(Signal) * kSignalCo
 constexpr std::uint64_t kSlots = align_up(kQueues + sizeof(QueueDirectory), 4096);
 constexpr std::uint64_t kTimers = align_up(kSlots + sizeof(SlotDirectory), 4096);
 constexpr std::uint64_t kHeap = align_up(kTimers + sizeof(Timers), 4096);
-constexpr std::uint64_t kBlocks = align_up(kHeap + sizeof(HeapControl), 4096);
+constexpr std::uint64_t kJournal = align_up(kHeap + sizeof(HeapControl), 64);
+constexpr std::uint64_t kBlocks = align_up(kJournal + sizeof(JournalControl), 4096);
 
 static_assert(sizeof(Header) <= kOwners);
 
@@ -446,6 +469,9 @@ constexpr std::uint64_t fingerprint() {
                                  sizeof(QueueDirectory),
                                  sizeof(TimerEntry),
                                  sizeof(Timers),
+                                 sizeof(JournalControl),
+                                 offsetof(JournalControl, current),
+                                 offsetof(JournalControl, syncing),
                                  kMaxOwners,
                                  kMaxNamespaces,
                                  kShardCount,

@@ -18,7 +18,7 @@ namespace {
 
 using layout::HeaderFixed;
 
-constexpr std::uint64_t kFingerprint = 0x1FB8BE26F74C1CB1ULL;
+constexpr std::uint64_t kFingerprint = 0xC1CB1060F64E0A03ULL;
 
 TEST(Layout, FingerprintIsTheOneWrittenDown) {
   EXPECT_EQ(layout::fingerprint(), kFingerprint) << std::hex << layout::fingerprint();
@@ -43,6 +43,7 @@ TEST(Layout, SizesOfStructs) {
   EXPECT_EQ(sizeof(layout::MessageHead), 16U);
   EXPECT_EQ(sizeof(layout::TimerEntry), 16U);
   EXPECT_EQ(sizeof(layout::MutexWord), 24U);
+  EXPECT_EQ(sizeof(layout::JournalControl), 168U);
 }
 
 TEST(Layout, PlacesInsideStructs) {
@@ -59,6 +60,7 @@ TEST(Layout, PlacesInsideStructs) {
   EXPECT_EQ(offsetof(layout::SegmentRecord, place), 60U);
   EXPECT_EQ(offsetof(layout::LogRecord, ghosts), 104U);
   EXPECT_EQ(offsetof(layout::Slot, body), 40U);
+  EXPECT_EQ(offsetof(layout::JournalControl, current), 72U);
 }
 
 TEST(Layout, RegionsFollowOneAnotherOnPages) {
