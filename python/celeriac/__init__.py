@@ -27,7 +27,7 @@ from celeriac.errors import (
 )
 from celeriac.prefix_stats import PrefixStats
 from celeriac.queue import Counts, Message, Queue, Waiter
-from celeriac.store import Store, connect, get_default, set_default
+from celeriac.store import Store, connect, get_default, restore, set_default
 from celeriac.table import Table
 
 __version__ = "0.1.0"
@@ -61,5 +61,6 @@ __all__ = [
     "connect",
     "evict",
     "get_default",
+    "restore",
     "set_default",
 ]

@@ -38,7 +38,7 @@
 namespace celeriac::layout {
 
 constexpr std::uint64_t kMagic = 0x3143414952454C43ULL;  // "CLERIAC1"
-constexpr std::uint32_t kMajor = 3;
+constexpr std::uint32_t kMajor = 4;
 constexpr std::uint32_t kMinor = 0;
 
 constexpr std::uint32_t kMaxOwners = 1024;
@@ -269,7 +269,7 @@ struct HeapControl {
   FreeLists lists[2];  // of the open heap, of the nests
 };
 
-// A message. `word` is a tagged word: state, owner, generation. 64 bytes: one cache line.
+// A message. `word` is a tagged word: state, owner, generation. Two cache lines.
 struct alignas(64) Slot {
   Word word;
   Word meta;      // {queue generation:16 | queue index:16 | flags:8 | priority:8 | reserved:16}
@@ -279,8 +279,10 @@ struct alignas(64) Slot {
   Word body;      // block, 0 = none
   Word first;     // generation of the word when the message was put: deliveries = now - first
   Word enqueued;  // when it was put
+  Word journal;   // its number there, 0 = none (queue/journal_sink.hpp)
+  Word unused[7];
 };
-static_assert(sizeof(Slot) == 64);
+static_assert(sizeof(Slot) == 128);
 
 struct SlotDirectory {
   MutexWord mutex;
@@ -333,6 +335,7 @@ struct QueueRecord {
   Word parked_owners[kOwnerWords];   // who waits in epoll for this queue
   Word active[kPriorities / 64];     // priorities whose lane may have something
   Word lanes[kPriorities];           // offsets of Lane blocks
+  Word journal;                      // its number there, 0 = none
 };
 
 struct QueueDirectory {
@@ -359,9 +362,8 @@ struct Timers {
 
 // queue/journal/journal.hpp. `append.pending` says what its holder is about to write.
 struct JournalControl {
-  MutexWord append;
-  MutexWord lead;
-  MutexWord compact;
+  MutexWord append, lead, compact;
+  MutexWord load;  // held by who brings into the queues what the journal holds
   Word current;    // the segment that is written, 0 = none yet
   Word end;        // where the next record goes
   Word next_lsn;   // its number
@@ -376,7 +378,7 @@ struct JournalControl {
   HalfWord state;    // 0, or 1 when the queues hold what the journal holds
   HalfWord reserved;
 };
-static_assert(sizeof(JournalControl) == 168);
+static_assert(sizeof(JournalControl) == 192);
 
 // ---------------------------------------------------------------------- where everything is
 

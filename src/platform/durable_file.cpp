@@ -6,6 +6,8 @@
 #include <cerrno>
 #include <cstdio>
 
+#include "platform/blocking.hpp"
+
 namespace celeriac {
 namespace {
 
@@ -55,6 +57,7 @@ Status sync_data(int fd) {
   if (const int error = CELERIAC_FILE_STEP({FileStep::kSync, fd, nullptr, 0, 0, {}})) {
     return Status::system("fdatasync", error);
   }
+  const BlockingRegion region;  // others of this process go on meanwhile
   int failed = 0;
   do {
     failed = fdatasync(fd);

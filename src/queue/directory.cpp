@@ -61,6 +61,20 @@ Result<layout::QueueRecord*> QueueDirectory::fresh_record(std::uint32_t index, O
   return r;
 }
 
+Status QueueDirectory::tell(layout::QueueRecord& r, std::string_view name,
+                            const QueueConfig& config) {
+  if (sink_ == nullptr || (config.flags & kOwnerBound) != 0) return Status::ok();
+  const std::string settings = "max_length=" + std::to_string(config.max_length) +
+                               "\nmax_deliveries=" + std::to_string(config.max_deliveries) +
+                               "\nflags=" + std::to_string(config.flags) + "\n";
+  const Result<std::uint64_t> number =
+      sink_->queue(r.journal.load(std::memory_order_relaxed), name, settings);
+  CELERIAC_CRASH_POINT("queue.open.told");
+  if (!number) return number.status();
+  r.journal.store(number.value(), std::memory_order_release);
+  return Status::ok();
+}
+
 Result<QueueRef> QueueDirectory::open(std::string_view name, const QueueConfig* config,
                                       OwnerTag me) {
   if (name.empty() || name.size() > layout::kNameBytes) {
@@ -86,7 +100,11 @@ Result<QueueRef> QueueDirectory::open(std::string_view name, const QueueConfig* 
   word.pending[0].store(0, std::memory_order_release);
   QueueRef found = find(name);
   if (found.record != nullptr) {
-    if (config != nullptr) configure(*found.record, *config, me);
+    if (config != nullptr) {
+      Status told = tell(*found.record, name, *config);
+      if (!told) return told;
+      configure(*found.record, *config, me);
+    }
     return found;
   }
   const std::uint32_t n = high();
@@ -111,6 +129,9 @@ Result<QueueRef> QueueDirectory::open(std::string_view name, const QueueConfig* 
     }
   }
   const QueueConfig settings = config == nullptr ? QueueConfig{} : *config;
+  r->journal.store(0, std::memory_order_relaxed);
+  Status told = tell(*r, name, settings);
+  if (!told) return told;
   std::memcpy(r->name, name.data(), name.size());
   r->name_length.store(static_cast<std::uint32_t>(name.size()), std::memory_order_release);
   configure(*r, settings, me);
@@ -133,6 +154,8 @@ bool QueueDirectory::remove(const QueueRef& queue) {
   const bool ok =
       change(queue.record->word, w, TaggedWord::make(kQueueDeleted, {}, w.generation()));
   CELERIAC_CRASH_POINT("queue.delete.marked");
+  const std::uint64_t number = queue.record->journal.load(std::memory_order_relaxed);
+  if (ok && number != 0 && sink_ != nullptr) sink_->queue_gone(number);
   return ok;
 }
 

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "memory/base.hpp"
+#include "queue/journal_sink.hpp"
 #include "sync/seqlock.hpp"
 
 namespace celeriac {
@@ -65,6 +66,9 @@ class QueueDirectory {
   QueueConfig config(const layout::QueueRecord& record) const;
   std::vector<std::string> names();
 
+  // As Slots::set_sink().
+  void set_sink(JournalSink* sink) { sink_ = sink; }
+
   layout::MutexWord& recount() { return directory_.recount; }
   layout::HalfWord& counts_dirty() { return directory_.counts_dirty; }
 
@@ -73,8 +77,12 @@ class QueueDirectory {
   void configure(layout::QueueRecord& r, const QueueConfig& config, OwnerTag me);
   Result<layout::QueueRecord*> fresh_record(std::uint32_t index, OwnerTag me);
 
+  // Tells the journal of the queue as it is to be. REQUIRES: the directory's mutex.
+  Status tell(layout::QueueRecord& r, std::string_view name, const QueueConfig& config);
+
   Base& base_;
   layout::QueueDirectory& directory_;
+  JournalSink* sink_ = nullptr;
 };
 
 }  // namespace celeriac

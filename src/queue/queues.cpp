@@ -86,12 +86,13 @@ Result<std::uint64_t> Queues::put(const QueueRef& queue, const Outgoing& m, Owne
   layout::QueueRecord& q = *queue.record;
   if (!directory_.current(queue)) return Status(Code::kNotFound, "the queue was deleted");
   const QueueConfig config = directory_.config(q);
-  if (config.max_length != 0) recount(me);  // a death may have left the length too high
+  const bool again = m.journal != 0;                  // it was counted and told when it was put
+  if (config.max_length != 0 && !again) recount(me);  // a death may have left the length too high
   const OperationScope operation(base_.owners.record(me.slot));
   const std::uint64_t before = q.length.fetch_add(1, std::memory_order_relaxed);
   // Below zero for a moment, or after a death: see add().
   const bool full = static_cast<std::int64_t>(before) >= 0 && before >= config.max_length;
-  if (config.max_length != 0 && full) {
+  if (config.max_length != 0 && full && !again) {
     const bool room = (config.flags & kDropOldest) != 0 && drop_oldest(queue, me);
     if (!room) {
       add(q.length, -1);
@@ -127,14 +128,29 @@ Result<std::uint64_t> Queues::put(const QueueRef& queue, const Outgoing& m, Owne
                    std::memory_order_relaxed);
   s.due.store(m.due, std::memory_order_relaxed);
   s.expires.store(m.expires, std::memory_order_relaxed);
-  s.first.store(writing.generation(), std::memory_order_relaxed);
+  s.first.store(writing.generation() - m.deliveries, std::memory_order_relaxed);
   s.enqueued.store(now_ns(), std::memory_order_relaxed);
   s.body.store(block.value(), std::memory_order_release);
   CELERIAC_CRASH_POINT("queue.put.body");
   base_.heap.make_live(block.value(), me);
+  Status told = tell_put(queue, m, s);
+  if (!told) {
+    const TaggedWord taken = TaggedWord::make(kSlotReclaim, me, writing.generation());
+    if (change(s.word, writing, taken)) slots_.reclaim(s, taken, me);
+    add(q.length, -1);
+    return told;
+  }
 
   const unsigned state = m.due == 0 ? kSlotReady : kSlotDelayed;
   const layout::Hint hint = make_hint(slot.value().index, writing.generation());
+  const std::uint64_t number = s.journal.load(std::memory_order_relaxed);
+  if (m.dead) {
+    add(q.length, -1);
+    add(q.dead, 1);
+    s.word.store(TaggedWord::make(kSlotDead, {}, writing.generation()).bits,
+                 std::memory_order_release);
+    return number;
+  }
   add(m.due == 0 ? q.ready : q.delayed, 1);
   // L1: seq_cst, before the look at the lane's overflow. Q4: from here on the message exists.
   s.word.store(TaggedWord::make(state, {}, writing.generation()).bits, std::memory_order_seq_cst);
@@ -152,7 +168,34 @@ Result<std::uint64_t> Queues::put(const QueueRef& queue, const Outgoing& m, Owne
       reclaim_if(slot.value().index, s, TaggedWord::make(state, {}, writing.generation()), me)) {
     return Status(Code::kNotFound, "the queue was deleted");
   }
-  return make_hint(slot.value().index, writing.generation());
+  return number != 0 ? number : make_hint(slot.value().index, writing.generation());
+}
+
+// The journal has it before anybody sees it. REQUIRES: the slot is this process's, kWriting.
+Status Queues::tell_put(const QueueRef& queue, const Outgoing& m, layout::Slot& s) {
+  s.journal.store(m.journal, std::memory_order_relaxed);
+  JournalSink* sink = slots_.sink();
+  const std::uint64_t of = queue.record->journal.load(std::memory_order_relaxed);
+  if (sink == nullptr || of == 0 || m.journal != 0) return Status::ok();
+  const Result<std::uint64_t> number =
+      sink->put({of, m.headers, m.body, m.priority, m.due, m.expires}, [&](std::uint64_t n) {
+        s.journal.store(n, std::memory_order_release);
+        CELERIAC_CRASH_POINT("queue.put.told");
+      });
+  if (number) return Status::ok();
+  s.journal.store(0, std::memory_order_relaxed);
+  return number.status();
+}
+
+// What became of a message that was given back, or is damaged.
+void Queues::tell_moved(const layout::Slot& s, unsigned state, std::uint64_t due,
+                        std::uint32_t deliveries) {
+  const std::uint64_t number = s.journal.load(std::memory_order_relaxed);
+  if (number == 0 || slots_.sink() == nullptr) return;
+  const SinkState to = state == kSlotDelayed ? SinkState::kDelayed
+                       : state == kSlotDead  ? SinkState::kDead
+                                             : SinkState::kReady;
+  slots_.sink()->moved(number, to, due, deliveries, {});
 }
 
 // ----------------------------------------------------------------------------------- get
@@ -196,6 +239,7 @@ bool Queues::claim(const QueueRef& queue, layout::Hint hint, Delivery* to, Owner
       add(q.length, -1);
       add(q.dropped, 1);
     } else {
+      tell_moved(*s, kSlotDead, 0, 0);
       change(s->word, mine, TaggedWord::make(kSlotDead, {}, mine.generation()));
       base_.arena.header().corrupt.fetch_add(1, std::memory_order_relaxed);
       add(q.length, -1);
@@ -207,7 +251,8 @@ bool Queues::claim(const QueueRef& queue, layout::Hint hint, Delivery* to, Owner
   to->index = hint_index(hint);
   to->word = mine;
   const auto first = static_cast<std::uint32_t>(s->first.load(std::memory_order_relaxed));
-  to->id = make_hint(to->index, first);
+  const std::uint64_t number = s->journal.load(std::memory_order_relaxed);
+  to->id = number != 0 ? number : make_hint(to->index, first);
   to->deliveries = mine.generation() - first;
   to->priority = meta.priority();
   return true;
@@ -281,6 +326,8 @@ Status Queues::nack(const QueueRef& queue, const Delivery& d, std::uint64_t due,
     slots_.reclaim(*s, taken, me);
     return Status::ok();
   }
+  // Told while it is still ours: nobody can end it before that, and be told of first.
+  if (load(s->word) == d.word) tell_moved(*s, state, due, d.deliveries);
   if (!change(s->word, d.word, TaggedWord::make(state, {}, d.word.generation()))) {
     return not_owner();
   }

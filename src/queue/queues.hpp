@@ -42,6 +42,10 @@ struct Outgoing {
   std::uint8_t priority = 0;
   std::uint64_t due = 0;  // 0 = now
   std::uint64_t expires = kNever;
+  // Of a message that the journal has already: its number there, and what became of it.
+  std::uint64_t journal = 0;
+  std::uint32_t deliveries = 0;
+  bool dead = false;
 };
 
 // A reserved message. The views lead into the arena and stay valid until ack, nack or close.
@@ -83,6 +87,11 @@ class Queues {
     return directory_.open(name, config, me);
   }
   QueueDirectory& directory() { return directory_; }
+  // Everything that changes queues is told to the sink from now on. REQUIRES: as Slots::set_sink().
+  void set_sink(JournalSink* sink) {
+    slots_.set_sink(sink);
+    directory_.set_sink(sink);
+  }
   Parking& parking() { return parking_; }
 
   // The message's id. kQueueFull (max_length, slots or memory), kValueTooLarge, kNotFound (the
@@ -128,6 +137,9 @@ class Queues {
 
  private:
   Result<std::uint64_t> write_body(const Outgoing& message, OwnerTag me);
+  Status tell_put(const QueueRef& queue, const Outgoing& m, layout::Slot& s);
+  void tell_moved(const layout::Slot& s, unsigned state, std::uint64_t due,
+                  std::uint32_t deliveries);
   bool claim(const QueueRef& queue, layout::Hint hint, Delivery* to, OwnerTag me);
   bool read_body(layout::Slot& slot, Delivery* to);
   bool drop_oldest(const QueueRef& queue, OwnerTag me);

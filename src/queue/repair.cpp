@@ -68,7 +68,8 @@ std::vector<Peeked> Queues::peek(const QueueRef& queue, unsigned state, std::siz
     std::atomic_thread_fence(std::memory_order_acquire);
     if (load(s->word) != found[i].word) continue;
     const auto first = static_cast<std::uint32_t>(s->first.load(std::memory_order_relaxed));
-    p.delivery.id = make_hint(found[i].index, first);
+    const std::uint64_t number = s->journal.load(std::memory_order_relaxed);
+    p.delivery.id = number != 0 ? number : make_hint(found[i].index, first);
     p.delivery.deliveries = found[i].word.generation() - first;
     p.delivery.priority = SlotMeta{s->meta.load(std::memory_order_relaxed)}.priority();
     p.due = s->due.load(std::memory_order_relaxed);

@@ -154,6 +154,11 @@ void Slots::recount_used() {
 }
 
 void Slots::reclaim(layout::Slot& slot, TaggedWord word, OwnerTag freer) {
+  if (const std::uint64_t number = slot.journal.load(std::memory_order_acquire); number != 0) {
+    if (sink_ != nullptr) sink_->ended(number);
+    CELERIAC_CRASH_POINT("queue.reclaim.told");
+    slot.journal.store(0, std::memory_order_release);
+  }
   const std::uint64_t body = slot.body.load(std::memory_order_acquire);
   if (body != 0) {
     base_.heap.condemn(body, word.owner());  // stays that owner's until it is freed or reaped

@@ -28,6 +28,7 @@
 #include <functional>
 
 #include "memory/base.hpp"
+#include "queue/journal_sink.hpp"
 
 namespace celeriac {
 
@@ -88,6 +89,10 @@ class Slots {
   // Crash-safe: Q3; whoever repairs after a death in here does the rest.
   void reclaim(layout::Slot& slot, TaggedWord word, OwnerTag freer);
 
+  // Null for a store without a journal. REQUIRES: it outlives this; set before anything is used.
+  void set_sink(JournalSink* sink) { sink_ = sink; }
+  JournalSink* sink() const { return sink_; }
+
   // Chunks and bodies that are hidden in the heap: messages that are damaged, or gone.
   // REQUIRES: nobody else uses the arena. Crash-safe: idempotent.
   void forget(const LiveBlocks& live);
@@ -121,6 +126,7 @@ class Slots {
 
   Base& base_;
   layout::SlotDirectory& directory_;
+  JournalSink* sink_ = nullptr;
   std::atomic<std::uint32_t> cursor_{0};
 };
 

@@ -173,24 +173,6 @@ def test_what_is_not_of_an_earlier_boot_stays_an_error(
     (path / "arena").unlink()
 
 
-def test_no_queues_yet(url: str) -> None:
-    store = celeriac.connect(url)
-    with pytest.raises(celeriac.ConfigurationError, match=r"no queue 'q'.*keep queues.*shm://NAME"):
-        store.queue("q")
-    assert store.queues() == []
-    assert store.stats()["queues"] == {}
-
-
-def test_no_broker_and_no_results_yet(url: str, path: Path) -> None:
-    celery = pytest.importorskip("celery", reason="celery isn't here: pip install '.[test]'")
-    app = celery.Celery(broker=f"celeriac+{url}", backend=f"celeriac+{url}")
-    app.conf.broker_connection_retry = False
-    for use in (lambda: app.send_task("t"), lambda: app.AsyncResult("id").state):
-        with pytest.raises(Exception, match=r"Celery's tasks and results, in shm://NAME"):
-            use()
-    assert not path.exists()
-
-
 def test_with_django(path: Path, url: str) -> None:
     pytest.importorskip("django", reason="Django isn't here: pip install '.[test]'")
     code = (

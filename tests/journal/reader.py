@@ -203,9 +203,8 @@ def read(path: Path) -> Journal:
             journal.flaws.append(("copy", number, 0, 0, 0, 0))
         if expected and head.first_lsn > expected and not head.superseded:
             journal.flaws.append(("hole", before, 0, 0, expected, head.first_lsn - expected))
-        lsn = max(expected, head.first_lsn)
-        journal.next_lsn = max(journal.next_lsn, lsn)
-        for r in records(journal, number, head, data[number], lsn):
+        journal.next_lsn = max(journal.next_lsn, head.first_lsn)
+        for r in records(journal, number, head, data[number], head.first_lsn):
             journal.records += 1
             journal.synced = max(journal.synced, r.synced)
             apply(journal, r)

@@ -3,15 +3,17 @@
 namespace celeriac {
 
 Status LocalMessage::ack() {
-  const Result<OwnerTag> me = handle_->enter();
+  const Result<OwnerTag> me = handle_->enter_queues();
   if (!me) return me.status();
-  return handle_->core().queues().ack(queue_, delivery_, me.value());
+  return handle_->core().confirm(handle_->core().queues().ack(queue_, delivery_, me.value()),
+                                 me.value());
 }
 
 Status LocalMessage::nack(std::uint64_t due) {
-  const Result<OwnerTag> me = handle_->enter();
+  const Result<OwnerTag> me = handle_->enter_queues();
   if (!me) return me.status();
-  return handle_->core().queues().nack(queue_, delivery_, due, me.value());
+  return handle_->core().confirm(handle_->core().queues().nack(queue_, delivery_, due, me.value()),
+                                 me.value());
 }
 
 QueueConfig LocalQueue::config(const QueueOptions& o) {
@@ -42,21 +44,26 @@ Result<QueueRef> LocalQueue::ref(OwnerTag me) {
 }
 
 Result<std::uint64_t> LocalQueue::put(const PutRequest& m) {
-  const Result<OwnerTag> me = handle_->enter();
+  const Result<OwnerTag> me = handle_->enter_queues();
   if (!me) return me.status();
   const Outgoing out{m.headers, m.body, m.priority, m.due, m.expires};
   for (int attempt = 0;; ++attempt) {
     const Result<QueueRef> q = ref(me.value());
     if (!q) return q.status();
     Result<std::uint64_t> id = handle_->core().queues().put(q.value(), out, me.value());
-    if (id || id.status().code() != Code::kNotFound || attempt == 8) return id;
+    if (id) {
+      Status confirmed = handle_->core().confirm(Status::ok(), me.value());
+      if (!confirmed) return confirmed;
+      return id;
+    }
+    if (id.status().code() != Code::kNotFound || attempt == 8) return id;
     // Deleted while we were at it: ref() makes it again, or says that it is gone.
   }
 }
 
 Result<std::unique_ptr<EngineMessage>> LocalQueue::get(std::uint64_t deadline_ns) {
   for (;;) {
-    const Result<OwnerTag> me = handle_->enter();
+    const Result<OwnerTag> me = handle_->enter_queues();
     if (!me) return me.status();
     const Result<QueueRef> q = ref(me.value());
     if (!q) return q.status();
@@ -78,7 +85,7 @@ Result<std::unique_ptr<EngineMessage>> LocalQueue::get(std::uint64_t deadline_ns
 }
 
 Result<EngineCounts> LocalQueue::counts() {
-  const Result<OwnerTag> me = handle_->enter();
+  const Result<OwnerTag> me = handle_->enter_queues();
   if (!me) return me.status();
   const Result<QueueRef> q = ref(me.value());
   if (!q) return q.status();
@@ -87,7 +94,7 @@ Result<EngineCounts> LocalQueue::counts() {
 }
 
 Result<std::vector<PeekedMessage>> LocalQueue::peek(Peek state, std::size_t limit) {
-  const Result<OwnerTag> me = handle_->enter();
+  const Result<OwnerTag> me = handle_->enter_queues();
   if (!me) return me.status();
   const Result<QueueRef> q = ref(me.value());
   if (!q) return q.status();
@@ -103,19 +110,25 @@ Result<std::vector<PeekedMessage>> LocalQueue::peek(Peek state, std::size_t limi
 }
 
 Result<std::uint64_t> LocalQueue::purge() {
-  const Result<OwnerTag> me = handle_->enter();
+  const Result<OwnerTag> me = handle_->enter_queues();
   if (!me) return me.status();
   const Result<QueueRef> q = ref(me.value());
   if (!q) return q.status();
-  return handle_->core().queues().purge(q.value(), me.value());
+  const std::uint64_t n = handle_->core().queues().purge(q.value(), me.value());
+  Status confirmed = handle_->core().confirm(Status::ok(), me.value());
+  if (!confirmed) return confirmed;
+  return n;
 }
 
 Result<bool> LocalQueue::remove() {
-  const Result<OwnerTag> me = handle_->enter();
+  const Result<OwnerTag> me = handle_->enter_queues();
   if (!me) return me.status();
   const QueueRef q = handle_->core().queues().directory().find(name_);
   if (q.record == nullptr) return false;
-  return handle_->core().queues().remove(q, me.value());
+  const bool removed = handle_->core().queues().remove(q, me.value());
+  Status confirmed = handle_->core().confirm(Status::ok(), me.value());
+  if (!confirmed) return confirmed;
+  return removed;
 }
 
 }  // namespace celeriac

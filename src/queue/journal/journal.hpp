@@ -133,6 +133,8 @@ class Journal {
   // Crash-safe: nothing of the store changes.
   Status backup(const std::string& path, OwnerTag me);
 
+  // Where the next record goes: all before it are whole. Crash-safe: J2, as it may settle.
+  Result<Position> position(OwnerTag me);
   Reader reader() const { return {arena_.directory(), arena_.path(), arena_.mode()}; }
   layout::JournalControl& control() { return control_; }
   // The descriptors are the parent's as well; what its threads were changing is forgotten.
@@ -171,7 +173,6 @@ class Journal {
   void fail(std::uint64_t segment, const Status& why);
   void wake_followers();
 
-  Result<Position> position(OwnerTag me);
   Status catch_up(Position* at, LiveSet* live, OwnerTag me);
   // Writes them again, those of which nobody has written anything meanwhile.
   Status copy_some(const std::vector<WholeMessage>& some, LiveSet* live, Position* at, OwnerTag me,

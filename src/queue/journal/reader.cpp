@@ -234,7 +234,7 @@ Result<Report> Reader::read(const Position* until, const Visit& visit) const {
     Result<Loaded> l = load(n, kFirstRecord, last ? until->offset : 0);
     if (!l) return l.status();
     // R4: numbers that are missing between the segment before and this one. Lower than expected:
-    // a segment that was made and never used, or begun anew behind a torn tail.
+    // a segment that was made and never used.
     // One that supersedes others goes on behind their numbers.
     if (expected != 0 && head.header.first_lsn > expected && head.header.superseded == 0 &&
         !report.segments.empty()) {
@@ -243,8 +243,9 @@ Result<Report> Reader::read(const Position* until, const Visit& visit) const {
           {Flaw::kHole, 0, before.used, 0, expected, head.header.first_lsn - expected});
     }
     segment.used = kFirstRecord;
-    const std::uint64_t first = std::max(expected, head.header.first_lsn);
-    expected = scan_records(l.value().bytes, kFirstRecord, first, &segment, &report, visit);
+    const std::uint64_t behind = scan_records(l.value().bytes, kFirstRecord, head.header.first_lsn,
+                                              &segment, &report, visit);
+    expected = std::max(expected, behind);
     report.segments.push_back(segment);
     report.next_lsn = std::max(report.next_lsn, expected);
   }
