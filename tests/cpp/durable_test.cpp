@@ -4,6 +4,7 @@
 #include <random>
 
 #include "arena/crash_point.hpp"
+#include "platform/durable_file.hpp"
 #include "support/cache_verbs.hpp"
 #include "support/process.hpp"
 #include "support/queue_verbs.hpp"
@@ -224,6 +225,21 @@ TEST_F(DurableTest, ArenaRemovedUnderThoseWhoUseIt) {
   EXPECT_TRUE(fresh->enter_queues());
   const QueueRef q = fresh->queues().directory().find("q");
   EXPECT_EQ(fresh->queues().counts(q, must(fresh->enter())).ready, 2U);
+}
+
+TEST_F(DurableTest, ProcessThatComesInAfterADiskFailedTriesAgain) {
+  CELERIAC_TEST_NEEDS_CRASH_POINTS();
+  Session s(options, Durability::kAlways);
+  ASSERT_TRUE(s.put("good"));
+  set_file_hook([](const FileEvent& e) { return e.step == FileStep::kSync ? 5 : 0; });
+  EXPECT_FALSE(s.put("may or may not be there"));
+  EXPECT_FALSE(s.put("isn't there"));
+  const std::shared_ptr<LocalCore> early = must(LocalCore::open(options));
+  EXPECT_EQ(early->enter_queues().status().code(), Code::kSystem) << "the disk still fails";
+  set_file_hook({});
+  EXPECT_FALSE(s.put("isn't there, before somebody looked after the disk"));
+  const Session again(options);
+  EXPECT_TRUE(s.put("goes on")) << "for all";
 }
 
 TEST_F(DurableTest, EverySecondSyncsWithinASecondAndThenSleeps) {

@@ -248,6 +248,22 @@ TEST_F(JournalKillTest, DeathInBeginAndInARescue) {
   EXPECT_EQ(c.bodies.size(), 4U + 8U);
 }
 
+TEST_F(JournalKillTest, DeathInABackupLeavesNoFile) {
+  CELERIAC_TEST_NEEDS_CRASH_POINTS();
+  JournalSession s(options);
+  s.begin();
+  s.put("message");
+  const std::string file = root.file("backup");
+  Child child = Child::run([&] {
+    arm_crash_point("journal.backup.written", 1, "kill");
+    return s.journal.backup(file, s.me()).is_ok();
+  });
+  ASSERT_EQ(child.wait(), test::kKilled);
+  EXPECT_FALSE(std::filesystem::exists(file));
+  s.at.recovery->run();
+  EXPECT_TRUE(s.journal.backup(file, s.me())) << "the dead one's mutex is taken over";
+}
+
 TEST_F(JournalKillTest, FollowersOfADeadLeaderAreNotHeldUp) {
   CELERIAC_TEST_NEEDS_CRASH_POINTS();
   JournalSession s(options);

@@ -149,7 +149,14 @@ Status Durable::confirm(OwnerTag me) {
 // ------------------------------------------------------------------------------- loading
 
 Status Durable::load(OwnerTag me) {
-  if (loaded()) return Status::ok();
+  if (loaded()) {
+    if (!journal_.health()) {
+      Status rescued = journal_.rescue(me);
+      if (!rescued) return rescued;
+    }
+    ready_.store(true, std::memory_order_relaxed);
+    return Status::ok();
+  }
   OwnerMutex mutex(control().load, base_.owners);
   const MutexGuard guard(mutex, mutex.lock(me, now_ns() + kLoadPatience));
   if (!guard.held()) return mutex_timeout("the journal, by who reads it into memory,");
@@ -185,6 +192,7 @@ Status Durable::load(OwnerTag me) {
   if (!status) return status;
   CELERIAC_CRASH_POINT("durable.load.filled");
   control().state.store(1, std::memory_order_release);
+  ready_.store(true, std::memory_order_relaxed);
   return Status::ok();
 }
 
@@ -311,6 +319,7 @@ void Durable::after_fork_in_child() noexcept {
   new (&bell_) std::condition_variable;
   new (&thread_) std::thread;
   running_ = false;
+  ready_.store(false, std::memory_order_relaxed);
   busy_.store(false, std::memory_order_relaxed);
   journal_.after_fork_in_child();
 }

@@ -10,7 +10,8 @@
 // load() runs before the first use of queues in an arena, under a mutex of the journal's: it
 // empties the queues (a dead one may have begun), reads the journal, and puts back what is alive.
 // Until JournalControl.state says that it is done, nobody uses queues, and nothing that happens to
-// them is told to the journal. Killed in between: done again.
+// them is told to the journal. Killed in between: done again. Where a disk has failed (J5), each
+// process tries the rescue as it comes in, so that to start one again is to try again.
 #pragma once
 
 #include <atomic>
@@ -36,7 +37,7 @@ class Durable final : public JournalSink {
   // this thread's operation before.
   Status begin(OwnerTag me) {
     forget();
-    return loaded() ? Status::ok() : load(me);
+    return ready_.load(std::memory_order_relaxed) ? Status::ok() : load(me);
   }
   bool loaded() const { return control().state.load(std::memory_order_acquire) != 0; }
 
@@ -80,8 +81,9 @@ class Durable final : public JournalSink {
   journal::Journal journal_;
   std::atomic<Durability> level_;
   std::atomic<std::uint64_t> damages_{0};
-  std::uint64_t naming_ = 0;       // the queue that load() is making
-  std::atomic<bool> busy_{false};  // the thread has something to do
+  std::atomic<bool> ready_{false};  // load() was done in this process
+  std::uint64_t naming_ = 0;        // the queue that load() is making
+  std::atomic<bool> busy_{false};   // the thread has something to do
   std::mutex mutex_;
   std::condition_variable bell_;
   bool stopping_ = false;

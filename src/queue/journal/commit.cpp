@@ -23,7 +23,7 @@ Status Journal::health() const {
   return {Code::kSystem, "the journal at " + arena_.path() + " stopped: writing or syncing " +
                              segment_name(failed >> 16U) +
                              " failed, so that nothing is acknowledged any more; look after the "
-                             "disk, then stop all processes of the store and start them again"};
+                             "disk, then start any process of the store again"};
 }
 
 void Journal::fail(std::uint64_t segment, const Status& why) {

@@ -110,7 +110,7 @@ TABLES: Final = {aligned(64 * ((8 + i % 8) << (i // 8) >> 1)) for i in range(96)
 SEGMENTS: Final = "segments of the cache"
 CHUNK_OF_SEGMENTS: Final = aligned(64 * 256)
 TIMERS: Final = {_cost(16 * 256 << log2) for log2 in range(12)}
-CHUNK: Final = aligned(64 * 1024)
+CHUNK: Final = aligned(128 * 1024)
 
 
 def kinds_of_blocks(picture: HeapPicture, queue: int, lane: int) -> Counter[str]:
@@ -147,7 +147,8 @@ def leaks(picture: HeapPicture, queue: int, lane: int, lanes: int, queues: int =
 
 
 def largest_object(store_path: str | Path) -> tuple[int, int]:
-    """Where the 64-byte-aligned object in the largest live block begins and ends in the file."""
+    """Where the 64-byte-aligned object in the largest live block but chunks of slots begins and
+    ends in the file."""
     data = (Path(store_path) / "arena").read_bytes()
     (offset,) = struct.unpack_from("=Q", data, _BASE_SIZE_AT)
     (end,) = struct.unpack_from("=Q", data, _SIZE_AT)
@@ -155,7 +156,7 @@ def largest_object(store_path: str | Path) -> tuple[int, int]:
     while offset < end:
         word, sizes = struct.unpack_from("=QQ", data, offset)
         size = (sizes & 0x3FFFFFFF) * 16
-        if word >> 60 == LIVE and size > found[1]:
+        if word >> 60 == LIVE and size > found[1] and size != CHUNK:
             found = (offset, size)
         offset += size
     begin = (found[0] + 16 + 63) // 64 * 64
