@@ -117,7 +117,7 @@ Result<std::uint64_t> Durable::queue(std::uint64_t number, std::string_view name
   if (!loaded()) return naming_;
   const journal::QueueFixed fixed{static_cast<std::uint32_t>(name.size()),
                                   static_cast<std::uint32_t>(settings.size())};
-  const Result<std::uint64_t> lsn =
+  Result<std::uint64_t> lsn =
       write({Kind::kQueue, 0, number, {journal::piece(fixed), name, settings}}, {});
   if (!lsn) {
     write_failure = Status::ok();
@@ -202,7 +202,8 @@ bool Durable::strangers() const {
   for (int attempt = 0; attempt < 20; ++attempt) {
     bool found = false;
     for (std::uint16_t slot = 0; slot < layout::kMaxOwners && !found; ++slot) {
-      const bool registered = base_.owners.record(slot).word.load(std::memory_order_acquire) >> 16U;
+      const std::uint64_t word = base_.owners.record(slot).word.load(std::memory_order_acquire);
+      const bool registered = (word >> 16U) != 0;
       found = !registered && base_.owners.lock().held_by_other(OwnerLock::kFirstOwnerByte + slot);
     }
     if (!found) return false;
