@@ -218,11 +218,11 @@ def test_the_pool_is_restarted_during_a_task(app: Any, slow: Any, worker: Start)
 
 
 def test_all_workers_are_killed_one_after_the_other(slow: Any, worker: Start) -> None:
-    first, second = worker("w1"), worker("w2")
+    first, second = (worker(name, **conf(worker_prefetch_multiplier=1)) for name in ("w1", "w2"))
     results = [slow.delay(str(number), 600, 0.1) for number in range(4)]
     wait_until(lambda: len(first.noted()) == 4, what="all to start, two in each")
     first.kill()
-    second.kill()  # which held what was the first one's
+    second.kill()
     worker("w3")
     assert [result.get(timeout=PATIENCE) for result in results] == list("0123")
     assert sorted(second.noted()) == sorted(

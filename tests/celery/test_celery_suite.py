@@ -51,11 +51,9 @@ SKIPPED = {
 #: What runs unless all is asked for, in the words of pytest's -k.
 PART = " or ".join(
     (
-        "(test_canvas and (error_propagates or errback_called_by_chord or nested or add_to_chord"
-        " or chord_to_chord or chord_in or large_ or frozen or result_set))",
-        "test_group_chains",
+        "(test_canvas and (error_propagates or errback_called_by_chord or add_to_chord or chord_in))",
         "test_inspect",
-        "(test_tasks and (simple or basic or ignore or revoked or pydantic))",
+        "(test_tasks and (simple or basic or ignore))",
     )
 )
 
