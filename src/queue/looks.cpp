@@ -3,10 +3,19 @@
 #include <array>
 
 #include "arena/crash_point.hpp"
+#include "memory/copy.hpp"
 #include "queue/common.hpp"
 #include "queue/queues.hpp"
 
 namespace celeriac {
+namespace {
+
+void copied(std::string* to, std::string_view shared) {
+  to->resize(shared.size());
+  copy_out(to->data(), shared.data(), shared.size());
+}
+
+}  // namespace
 
 // What nobody has reserved, and isn't done: gone.
 bool Queues::reclaim_if(layout::Slot& s, TaggedWord w, OwnerTag me) {
@@ -56,12 +65,16 @@ std::vector<Peeked> Queues::peek(const QueueRef& queue, unsigned state, std::siz
     layout::Slot* s = slots_.at(found[i].index);
     Peeked p;
     if (s == nullptr) continue;
-    p.damaged = !read_body(*s, &p.delivery);
-    if (p.damaged) {
-      p.delivery.headers = p.delivery.body = {};  // they may lead anywhere
+    // The body isn't ours: it may be given back, and be another's, while it is copied.
+    std::uint32_t crc = 0;
+    p.damaged = !find_body(*s, &p.delivery, &crc);
+    if (!p.damaged) {
+      copied(&p.headers, p.delivery.headers);
+      copied(&p.body, p.delivery.body);
+      p.damaged = checksum(p.headers, p.body) != crc;
     }
-    p.headers = p.delivery.headers;
-    p.body = p.delivery.body;
+    p.delivery.headers = p.delivery.body = {};
+    if (p.damaged) p.headers = p.body = {};
     if (state == kSlotDead) p.reason = described(*s);
     const std::uint32_t put = put_generation(*s);
     p.delivery.deliveries = deliveries_of(*s, found[i].word);

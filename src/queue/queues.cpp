@@ -19,7 +19,7 @@ QueueRef Queues::of_meta(SlotMeta meta) {
 
 // ----------------------------------------------------------------------------------- get
 
-bool Queues::read_body(layout::Slot& s, Delivery* to) {
+bool Queues::find_body(const layout::Slot& s, Delivery* to, std::uint32_t* crc) {
   const std::uint64_t block = s.body.load(std::memory_order_acquire);
   const char* p = base_.heap.payload(block, sizeof(layout::MessageHead));
   if (p == nullptr) return false;
@@ -32,7 +32,13 @@ bool Queues::read_body(layout::Slot& s, Delivery* to) {
   }
   to->headers = {p + sizeof head, head.header_size};
   to->body = {p + at, head.body_size};
-  return checksum(to->headers, to->body) == head.crc;
+  *crc = head.crc;
+  return true;
+}
+
+bool Queues::read_body(const layout::Slot& s, Delivery* to) {
+  std::uint32_t crc = 0;
+  return find_body(s, to, &crc) && checksum(to->headers, to->body) == crc;
 }
 
 bool Queues::claim(const QueueRef& queue, layout::Hint hint, Delivery* to, OwnerTag me) {

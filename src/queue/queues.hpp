@@ -209,7 +209,9 @@ class Queues {
  private:
   Result<std::uint64_t> write_body(const Outgoing& message, OwnerTag me);
   bool claim(const QueueRef& queue, layout::Hint hint, Delivery* to, OwnerTag me);
-  bool read_body(layout::Slot& slot, Delivery* to);
+  // Where headers and body are, within their block, and what they should sum up to.
+  bool find_body(const layout::Slot& slot, Delivery* to, std::uint32_t* crc);
+  bool read_body(const layout::Slot& slot, Delivery* to);  // the same, and they do
   Status count_in(const QueueRef& queue, const QueueLimits& limits, OwnerTag me);
   Result<std::uint64_t> put_counted(const QueueRef& queue, const Outgoing& m, bool* put,
                                     OwnerTag me);
