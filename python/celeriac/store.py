@@ -233,35 +233,22 @@ class Store:
         if self._url.is_file:
             raise ConfigurationError(f"no queue {name!r} in {self.path}: {NO_QUEUES}")
         _check_name(name, "a queue")
-        options = check_options(
-            name,
-            max_length=max_length,
-            max_deliveries=max_deliveries,
-            drop_oldest=drop_oldest,
-            owner_bound=owner_bound,
-            dead_letter=dead_letter,
-            keep_done=keep_done,
-            keep_failed=keep_failed,
-            dedup_ttl=dedup_ttl,
-            visibility=visibility,
-        )
+        asked: dict[str, Any] = {
+            "max_length": max_length,
+            "max_deliveries": max_deliveries,
+            "drop_oldest": drop_oldest,
+            "owner_bound": owner_bound,
+            "dead_letter": dead_letter,
+            "keep_done": keep_done,
+            "keep_failed": keep_failed,
+            "dedup_ttl": dedup_ttl,
+            "visibility": visibility,
+        }
+        options = check_options(name, **asked)
         given = any(value not in (0, False, "", (0, 0.0)) for value in options.values())
         checks.yes_or_no(create, "create")
         core = self._core.queue(name, create=create, given=given, **options)
-        again = functools.partial(
-            self.queue,
-            name,
-            max_length=max_length,
-            max_deliveries=max_deliveries,
-            drop_oldest=drop_oldest,
-            owner_bound=owner_bound,
-            dead_letter=dead_letter,
-            keep_done=keep_done,
-            keep_failed=keep_failed,
-            dedup_ttl=dedup_ttl,
-            visibility=visibility,
-            create=create,
-        )
+        again = functools.partial(self.queue, name, create=create, **asked)
         return Queue(self._core, core, name, again)
 
     def caches(self) -> list[str]:
