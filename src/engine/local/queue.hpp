@@ -31,9 +31,9 @@ class LocalMessage final : public EngineMessage {
 
 class LocalQueue final : public QueueEngine {
  public:
-  LocalQueue(std::shared_ptr<LocalHandle> handle, std::string name, const QueueOptions& options,
+  LocalQueue(std::shared_ptr<LocalHandle> handle, std::string name, QueueOptions options,
              const QueueRef& ref)
-      : handle_(std::move(handle)), name_(std::move(name)), options_(options) {
+      : handle_(std::move(handle)), name_(std::move(name)), options_(std::move(options)) {
     remember(ref);
   }
 
