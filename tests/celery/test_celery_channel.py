@@ -223,6 +223,31 @@ def test_consumers_of_several_queues_take_turns(connection: kombu.Connection) ->
     assert "b" in got[:3]
 
 
+def test_what_is_not_acknowledged_goes_first_but_not_for_ever(
+    connection: kombu.Connection,
+) -> None:
+    """So a revocation that was sent before its task is heard before it."""
+    channel = connection.default_channel
+    for _ in range(30):
+        send(channel, "tasks", "task")
+        send(channel, "control", "command")
+    got: list[str] = []
+
+    def on_message(message: Any) -> None:
+        got.append(message.payload)
+        if not message.acknowledged:
+            message.ack()
+
+    tasks = kombu.Consumer(channel, [kombu.Queue("tasks")], on_message=on_message)
+    control = kombu.Consumer(channel, [kombu.Queue("control")], on_message=on_message, no_ack=True)
+    with tasks, control:
+        while len(got) < 60:
+            connection.drain_events(timeout=60)
+    assert got[:10] == ["command"] * 10
+    assert got[:30].count("task") >= 1
+    assert got.count("task") == 30
+
+
 def test_without_ack_one_call_delivers_one_message(connection: kombu.Connection) -> None:
     channel = connection.default_channel
     for number in range(3):

@@ -58,6 +58,9 @@ DRAIN_BATCH = 16
 #: Messages that one turn of the event loop delivers at most.
 TURN_BATCH = 64
 
+#: Messages in a row that consumers without acknowledging get at most before others.
+FAVOURED = 16
+
 #: Seconds after which a turn delivers no further message. A consumer that works inside of its
 #: callback, as Celery's solo pool does, gets back to its loop after each long piece of work.
 TURN_SECONDS = 0.005
@@ -130,6 +133,8 @@ class Transport(virtual.Transport):
         self._hub: Any = None
         self._hub_thread: int | None = None
         self._subscriptions: deque[Subscription] = deque()
+        self._mixed = False  # some acknowledge, others don't
+        self._favoured = 0  # messages in a row that were given to those that don't
         self._starved = False  # somebody would consume, but its channel is full
         self._pid = os.getpid()
         worker.extend_celery()
@@ -217,12 +222,14 @@ class Transport(virtual.Transport):
     def subscribe(self, subscription: Subscription) -> None:
         """A channel starts to consume."""
         self._subscriptions.append(subscription)
+        self._mixed = len({each.no_ack for each in self._subscriptions}) > 1
         self._wake_from_elsewhere()
 
     def unsubscribe(self, subscription: Subscription) -> None:
         """A channel stops consuming."""
         if subscription in self._subscriptions:
             self._subscriptions.remove(subscription)
+            self._mixed = len({each.no_ack for each in self._subscriptions}) > 1
 
     def on_settled(self) -> None:
         """A message was acknowledged or put back; maybe in another thread."""
@@ -243,17 +250,30 @@ class Transport(virtual.Transport):
         delivered = 0
         end = monotonic() + TURN_SECONDS
         self._subscriptions.rotate(-1)
-        having = deque(self._subscriptions)  # who may have more, in this turn
+        having = deque(self._in_order())  # who may have more, in this turn
         while having and delivered < limit:
             subscription = having[0]
             if subscription.wants() and subscription.deliver():
-                having.rotate(-1)
+                if self._mixed and subscription.no_ack and self._favoured < FAVOURED:
+                    self._favoured += 1  # once more, until there are none
+                else:
+                    self._favoured = 0
+                    having.rotate(-1)
                 delivered += 1
                 if (blocking and subscription.no_ack) or monotonic() > end:
                     break
             else:
                 having.popleft()
         return delivered
+
+    def _in_order(self) -> list[Subscription]:
+        """The subscriptions, those that don't acknowledge first, but not for ever: so a worker is
+        given its control commands, and a revocation that was sent before a task is heard before it.
+        """
+        if not self._mixed:
+            return list(self._subscriptions)
+        favoured = self._favoured < FAVOURED
+        return sorted(self._subscriptions, key=lambda each: each.no_ack is not favoured)
 
     def _wanted(self) -> dict[str, Queue]:
         """The queues that may be consumed from now; notes whether a full channel has others."""
