@@ -41,6 +41,7 @@ GROUPS = {
         "Working off a full queue",
         "From delay() to the task's start, idle worker",
         "delay().get(), idle worker",
+        "A chord, idle worker",
         "Tasks with an ETA in an hour: memory of the worker that would run them",
         "Idle worker: wake-ups a second",
     },

@@ -141,9 +141,12 @@ def test_close_wakes_event_loops(url: str) -> None:
     waiter.watch(queue)
     assert waiter.arm() is True
     fds = [waiter.fileno(), queue.fileno()]
-    threading.Timer(0.1, store.close).start()
+    waiter.drain()  # the second one has rung the first: it might have taken its wake-up
+    assert waiter.arm() is True
+    closing = threading.Timer(0.1, store.close)
+    closing.start()
     assert select.select(fds, [], [], PATIENCE)[0]
-    time.sleep(0.1)
+    closing.join()
     for call in (waiter.arm, waiter.drain, waiter.disarm, lambda: queue.get(0), queue.fileno):
         with pytest.raises(celeriac.ConfigurationError, match="closed"):
             call()
