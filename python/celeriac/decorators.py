@@ -250,7 +250,8 @@ def _check_no_generator(function: object, why: str) -> None:
 
 def _is_being_decorated(function: Any, caller: FrameType) -> bool:
     """Whether the line that calls a decorator is one of those above the function's body: a key
-    that is a function is called by a line behind it, or is a lambda."""
+    that is a function is called by a line behind it, or is a lambda. CPython 3.10 gives the line of
+    its `def`, so a function of nothing but a docstring isn't told there."""
     code = getattr(inspect.unwrap(function) if callable(function) else None, "__code__", None)
     if not isinstance(code, CodeType) or code.co_name == "<lambda>":
         return False

@@ -466,8 +466,9 @@ def test_evict_takes_parentheses(cache: Cache) -> None:
         def product(
             id: int,
             currency: str = "EUR",
-        ) -> None:
+        ) -> str:
             """Fetch."""
+            return currency
 
     namespace = {"evict": evict}  # as typed into an interpreter: each begins with line 1
     exec("def key(id):\n    return f'product:{id}'", namespace)
