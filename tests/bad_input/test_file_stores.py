@@ -181,29 +181,6 @@ def test_no_queues_yet(url: str) -> None:
     assert store.stats()["queues"] == {}
 
 
-def test_no_broker_and_no_results_yet(url: str, path: Path) -> None:
-    celery = pytest.importorskip("celery", reason="celery isn't here: pip install '.[test]'")
-    app = celery.Celery(broker=f"celeriac+{url}", backend=f"celeriac+{url}")
-    app.conf.broker_connection_retry = False
-    for use in (lambda: app.send_task("t"), lambda: app.AsyncResult("id").state):
-        with pytest.raises(Exception, match=r"Celery's tasks and results, in shm://NAME"):
-            use()
-    assert not path.exists()
-
-
-def test_with_django(path: Path, url: str) -> None:
-    pytest.importorskip("django", reason="Django isn't here: pip install '.[test]'")
-    code = (
-        "from django.conf import settings\n"
-        "backend = 'celeriac.django.cache.CeleriacCache'\n"
-        "settings.configure(CACHES={'default': {'BACKEND': backend, 'LOCATION': sys.argv[1]}})\n"
-        "from django.core.cache import cache\n"
-        "print(cache.get('k'), cache.set('k', sys.argv[2]), cache.touch('k', 5))\n"
-    )
-    assert run(code, url, "one") == "None True True"
-    assert run(code, url, "two") == "one True True"
-
-
 def test_the_command_line(url: str) -> None:
     celeriac.connect(url).cache("shown").set("k", 1)
     done = subprocess.run(
