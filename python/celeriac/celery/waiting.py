@@ -68,10 +68,11 @@ class Waiting:
     _ensure_not_eager: Any
     stored: Any
 
-    @property
-    def table(self) -> Table:
-        """The table of results."""
-        raise NotImplementedError
+    if TYPE_CHECKING:
+
+        @property
+        def table(self) -> Table:
+            """The table of results."""
 
     def wait_for_pending(
         self,
