@@ -39,7 +39,7 @@ Result<std::uint64_t> Queues::write_body(const Outgoing& m, OwnerTag me) {
   char* p = base_.heap.payload(block.value(), bytes);
   if (p == nullptr) return Status(Code::kCorrupt, "the heap gave a block that isn't one");
   const layout::MessageHead head{static_cast<std::uint32_t>(m.headers.size()),
-                                 checksum(m.headers, m.body), m.body.size(), 0};
+                                 checksum(m.headers, m.body), m.body.size(), 0, 0};
   copy_in(p, &head, sizeof head);
   copy_in(p + sizeof head, m.headers.data(), m.headers.size());
   copy_in(p + body_offset(m.headers.size()), m.body.data(), m.body.size());
@@ -127,7 +127,9 @@ Result<std::uint64_t> Queues::put_counted(const QueueRef& queue, const Outgoing&
   const unsigned state = m.due == 0 ? kSlotReady : kSlotDelayed;
   const layout::Hint id = make_hint(slot.value().index, writing.generation());
   const TaggedWord published = TaggedWord::make(state, {}, writing.generation());
-  const auto publish = [&] {
+  const auto publish = [&]() -> Status {
+    Status told = tell_put(queue, m, id, s);
+    if (!told) return told;
     s.sequence.store(q.next_sequence.fetch_add(1, std::memory_order_relaxed),
                      std::memory_order_relaxed);
     add(m.due == 0 ? q.ready : q.delayed, 1);
@@ -140,16 +142,18 @@ Result<std::uint64_t> Queues::put_counted(const QueueRef& queue, const Outgoing&
       wake_one(q);  // somebody must set his alarm anew
     }
     CELERIAC_CRASH_POINT("queue.put.woken");
+    return Status::ok();
   };
+  Result<std::uint64_t> holder = id;
   if (m.key.given()) {
-    Result<std::uint64_t> holder = dedup_.put(queue, m.key, m.key_ns, id, publish, me);
-    if (!holder || holder.value() != id) {
-      const TaggedWord taken = TaggedWord::make(kSlotReclaim, me, writing.generation());
-      if (change(s.word, writing, taken)) slots_.reclaim(s, taken, me);
-      return holder;
-    }
-  } else {
-    publish();
+    holder = dedup_.put(queue, m.key, m.key_ns, id, publish, me);
+  } else if (Status done = publish(); !done) {
+    holder = done;
+  }
+  if (!holder || holder.value() != id) {
+    const TaggedWord taken = TaggedWord::make(kSlotReclaim, me, writing.generation());
+    if (change(s.word, writing, taken)) slots_.reclaim(s, taken, me);
+    return holder;
   }
   // Deleted meanwhile: whoever deleted may have scanned before the message was there. If it can't
   // be taken back, it was consumed, or purged by the deleter: then it was put.
