@@ -173,7 +173,6 @@ def test_what_is_not_of_an_earlier_boot_stays_an_error(
     (path / "arena").unlink()
 
 
-
 def test_the_command_line(url: str) -> None:
     celeriac.connect(url).cache("shown").set("k", 1)
     done = subprocess.run(
