@@ -53,7 +53,7 @@ struct Session {
   }
   bool nack(const Got& got, std::uint64_t due) {
     me = must(core->enter_queues());
-    return core->confirm(core->queues().nack(queue, got.delivery, due, me), me).is_ok();
+    return core->confirm(core->queues().nack(queue, got.delivery, due, due == 0 ? "" : "later", me), me).is_ok();
   }
 
   std::shared_ptr<LocalCore> core;
@@ -160,7 +160,8 @@ TEST_F(DurableTest, DeathAtEachPointAndThenALostArena) {
   CELERIAC_TEST_NEEDS_CRASH_POINTS();
   for (const char* point :
        {"queue.put.told", "queue.put.body", "queue.put.published", "queue.reclaim.told",
-        "queue.ack.decided", "queue.reclaim.freed", "queue.nack.decided", "queue.open.told",
+        "queue.ack.decided", "queue.reclaim.freed", "queue.moved.told", "queue.nack.decided",
+        "queue.nack.taken", "queue.return.decided", "queue.open.told",
         "journal.append.written", "journal.append.numbered"}) {
     for (const unsigned nth : {1U, 3U}) {
       Child child = Child::run([&] {
@@ -182,12 +183,57 @@ TEST_F(DurableTest, DeathAtEachPointAndThenALostArena) {
   }
 }
 
+// A message that dies of its deliveries, and is retried where it is dead, is in one place all the
+// time: in the arena, and in one that is made anew.
+TEST_F(DurableTest, DeathOnTheWayToAnotherQueueOrBack) {
+  CELERIAC_TEST_NEEDS_CRASH_POINTS();
+  for (const bool letters : {true, false}) {
+    for (const char* point :
+         {"queue.behind.told", "queue.move.begun", "queue.move.named", "queue.move.decided",
+          "queue.bury.written", "queue.moved.told", "queue.retain.decided", "queue.retry.written",
+          "queue.retry.decided"}) {
+      const std::string from = std::string(letters ? "l" : "d") + point;
+      const std::string to = letters ? from + ".to" : "";
+      Child child = Child::run([&] {
+        arm_crash_point(point, 1, "kill");
+        Session s(options);
+        QueueConfig config;
+        config.limits.max_deliveries = 1;
+        config.dead_letter = to;
+        s.queue = must(s.core->queues().open(from, &config, s.me));
+        Got got;
+        if (!s.put("a message") || !s.get(&got) || !s.nack(got, now_ns())) return false;
+        s.me = must(s.core->enter_queues());
+        s.core->queues().retry_dead(s.queue, nullptr, s.me);
+        return s.core->confirm(Status::ok(), s.me).is_ok();
+      });
+      const int how = child.wait();
+      ASSERT_TRUE(how == test::kKilled || how == 0) << point;
+      const auto places = [&] {
+        Session s(options);
+        s.core->recovery().run();
+        std::uint64_t n = 0;
+        for (const std::string& name : {from, to}) {
+          const QueueRef q = s.core->queues().directory().find(name);
+          if (q.record == nullptr) continue;
+          const QueueCounts c = s.core->queues().counts(q, s.me);
+          n += c.ready + c.dead + c.delayed + c.reserved;
+        }
+        return n;
+      };
+      EXPECT_EQ(places(), 1U) << from;
+      lose_arena();
+      EXPECT_EQ(places(), 1U) << from << ", after the arena was lost";
+    }
+  }
+}
+
 TEST_F(DurableTest, DeathWhileItIsBroughtBack) {
   CELERIAC_TEST_NEEDS_CRASH_POINTS();
   ASSERT_TRUE(work(1, 300));
   for (const char* point :
        {"journal.begin.begun", "durable.load.read", "queue.open.written", "queue.put.written",
-        "queue.put.body", "queue.put.published", "durable.load.filled", "queue.purge.taken"}) {
+        "queue.restore.published", "durable.load.filled", "queue.purge.taken"}) {
     lose_arena();
     if (std::string_view(point) == "queue.purge.taken") {  // who makes room for another attempt
       Child first = Child::run([&] {

@@ -167,6 +167,48 @@ TEST_F(JournalWriteTest, CompactionKeepsWhatLivesAndRemovesTheRest) {
   EXPECT_EQ(again.live.queues().size(), 1U);
 }
 
+TEST_F(JournalWriteTest, CopiesKeepPlacesAndKeysOutliveTheirMessages) {
+  JournalSession s(options);
+  s.begin();
+  const std::uint64_t q = s.queue("q");
+  const std::uint64_t a = s.put("a", q);
+  const std::uint64_t b = s.put("b", q);
+  MovedFixed behind{};
+  behind.queue = s.queue("other");
+  behind.behind = 1;
+  s.append({Kind::kMoved, 0, a, {piece(behind)}});
+  MovedFixed back{};  // whatever comes after it, its place stays
+  back.queue = q;
+  s.append({Kind::kMoved, 0, a, {piece(back)}});
+  const auto keyed = [&](std::string_view key, std::uint64_t until) {
+    const KeyFixed taken{q, until, 7};
+    const std::string bytes = std::string(piece(taken)).append(key);
+    PutFixed fixed{};
+    fixed.queue = q;
+    fixed.key_size = static_cast<std::uint32_t>(bytes.size());
+    return s.append({Kind::kPut, 0, 0, {piece(fixed), bytes}});
+  };
+  const std::uint64_t hour = wall_ns() + 3600 * kSecond;
+  const std::uint64_t lasting = keyed("lasting", hour);
+  for (const std::uint64_t id : {lasting, keyed("over", wall_ns() - 1), keyed("with it", 0)}) {
+    s.gone(id);
+  }
+  const std::uint64_t alive = keyed("alive", 0);
+  for (int i = 0; i < 400; ++i) s.gone(s.put(std::string(200, 'c'), q));
+  const Result<CompactResult> done = s.journal.compact(s.me());
+  ASSERT_TRUE(done) << done.status().message();
+  EXPECT_EQ(done.value().copied, 3U);
+  lose_arena();
+  JournalSession again(options);
+  again.begin();
+  EXPECT_EQ(again.live.ids(), (std::vector<std::uint64_t>{b, a, alive}));
+  EXPECT_EQ(again.live.find(a)->queue, q);
+  ASSERT_EQ(again.live.keys().size(), 2U);
+  EXPECT_EQ(again.live.keys().at(alive).text, "alive");
+  EXPECT_EQ(again.live.keys().at(lasting).text, "lasting");
+  EXPECT_EQ(again.live.keys().at(lasting).fixed.until, hour);
+}
+
 TEST_F(JournalWriteTest, DamagedSegmentIsKeptAside) {
   {
     JournalSession s(options);
