@@ -296,7 +296,7 @@ struct MessageHead {
   std::uint32_t header_size;
   std::uint32_t crc;  // crc32c of headers and body
   std::uint64_t body_size;
-  std::uint64_t reason;  // ticket of a block of text, where Slot.meta says that there is one
+  std::uint64_t reason;   // ticket of a block of text, where Slot.meta says that there is one
   std::uint64_t journal;  // its number there, 0 = none (queue/journal_sink.hpp)
 };
 static_assert(sizeof(MessageHead) == 32);
@@ -418,12 +418,13 @@ struct JournalControl {
   Word durable;    // records up to this lsn are
   Word failed;     // {segment:48 | errno:16} of the sync or write that failed; 0 = none has
   Word uuid[2];
+  Word group;        // {records of the last sync:24 | ns that it took:40}: a hint
   HalfWord syncing;  // a leader is in fdatasync()
   HalfWord rounds;   // of leaders: followers sleep on it
   HalfWord state;    // 0, or 1 when the queues hold what the journal holds
   HalfWord reserved;
 };
-static_assert(sizeof(JournalControl) == 192);
+static_assert(sizeof(JournalControl) == 200);
 
 // ---------------------------------------------------------------------- where everything is
 

@@ -17,6 +17,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <span>
 #include <string_view>
 
 #include "platform/status.hpp"
@@ -54,9 +55,10 @@ struct SinkChange {
 class JournalSink {
  public:
   virtual ~JournalSink() = default;
-  // `told` hears the number before anything is written: it is to stand with the message by then, so
-  // that who repairs after a death in here can end it.
-  virtual Result<std::uint64_t> put(const SinkMessage& message,
+  // All or none, numbered one after the other; returns the first number. `told` hears it before
+  // anything is written: the numbers are to stand with the messages by then, so that who repairs
+  // after a death in here can end them.
+  virtual Result<std::uint64_t> put(std::span<const SinkMessage> messages,
                                     const std::function<void(std::uint64_t)>& told) = 0;
   // A failure is remembered for the calling thread, and told when the operation is over.
   virtual void ended(std::uint64_t message) = 0;

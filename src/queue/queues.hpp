@@ -36,6 +36,7 @@
 
 #include <array>
 #include <functional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -58,7 +59,7 @@ struct Outgoing {
   std::uint64_t due = 0;  // 0 = now
   std::uint64_t expires = kNever;
   DedupKey key{};
-  std::uint64_t key_ns = 0;  // the key's window; 0 = as long as the message isn't done
+  std::uint64_t key_ns = 0;     // the key's window; 0 = as long as the message isn't done
   std::string_view key_text{};  // what `key` is the hash of, for the journal
 };
 
@@ -150,6 +151,11 @@ class Queues {
   // Thread-safe. Crash-safe: dies before step 4 = not put; after = put.
   Result<std::uint64_t> put(const QueueRef& queue, const Outgoing& message, OwnerTag me,
                             layout::RoomWord** lacking = nullptr);
+  // The same of messages without keys, as one: as many of the first as can be put at once, which
+  // may be none; why not, put() says of the next one. Adds their ids.
+  // Thread-safe. Crash-safe: each as put(); dies before the first step 4 = none is put.
+  std::size_t put_together(const QueueRef& queue, std::span<const Outgoing> messages,
+                           std::vector<std::uint64_t>* ids, OwnerTag me);
   // Sleeps until there may be room, or the deadline; or kInterrupted. REQUIRES: `seen` is from
   // await_room(), and a put() after that lacked the same. `poll_ns`: as of wait().
   // Thread-safe. Crash-safe: who sleeps has put nothing.
@@ -235,8 +241,21 @@ class Queues {
 
  private:
   Result<std::uint64_t> write_body(const Outgoing& message, OwnerTag me);
-  // REQUIRES: the slot is kWriting(me).
-  Status tell_put(const QueueRef& queue, const Outgoing& m, std::uint64_t id, layout::Slot& s);
+  struct Prepared {
+    SlotRef ref;
+    TaggedWord writing;
+    std::uint64_t id = 0;
+  };
+  struct Was {
+    std::uint64_t id = 0;  // 0 = a new one
+    std::uint32_t deliveries = 0;
+  };
+  Result<Prepared> prepare(const QueueRef& queue, const Outgoing& m, const Was& was, OwnerTag me);
+  TaggedWord publish(const QueueRef& queue, const Prepared& p, std::uint64_t due, OwnerTag me);
+  void abandon(const Prepared& p, OwnerTag me);
+  // The journal hears of all or none. REQUIRES: as many of both; all are kWriting(me).
+  Status tell_put(const QueueRef& queue, std::span<const Outgoing> messages,
+                  std::span<const Prepared> prepared);
   // What becomes of a message: `meta` as it will be. REQUIRES: the word is `mine`, of this process.
   void tell_moved(const layout::Slot& s, TaggedWord mine, SlotMeta meta, unsigned state,
                   std::uint64_t at);

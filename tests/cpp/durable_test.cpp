@@ -53,7 +53,9 @@ struct Session {
   }
   bool nack(const Got& got, std::uint64_t due) {
     me = must(core->enter_queues());
-    return core->confirm(core->queues().nack(queue, got.delivery, due, due == 0 ? "" : "later", me), me).is_ok();
+    return core
+        ->confirm(core->queues().nack(queue, got.delivery, due, due == 0 ? "" : "later", me), me)
+        .is_ok();
   }
 
   std::shared_ptr<LocalCore> core;
@@ -161,8 +163,8 @@ TEST_F(DurableTest, DeathAtEachPointAndThenALostArena) {
   for (const char* point :
        {"queue.put.told", "queue.put.body", "queue.put.published", "queue.reclaim.told",
         "queue.ack.decided", "queue.reclaim.freed", "queue.moved.told", "queue.nack.decided",
-        "queue.nack.taken", "queue.return.decided", "queue.open.told",
-        "journal.append.written", "journal.append.numbered"}) {
+        "queue.nack.taken", "queue.return.decided", "queue.open.told", "journal.append.written",
+        "journal.append.numbered"}) {
     for (const unsigned nth : {1U, 3U}) {
       Child child = Child::run([&] {
         arm_crash_point(point, nth, "kill");
@@ -231,9 +233,9 @@ TEST_F(DurableTest, DeathOnTheWayToAnotherQueueOrBack) {
 TEST_F(DurableTest, DeathWhileItIsBroughtBack) {
   CELERIAC_TEST_NEEDS_CRASH_POINTS();
   ASSERT_TRUE(work(1, 300));
-  for (const char* point :
-       {"journal.begin.begun", "durable.load.read", "queue.open.written", "queue.put.written",
-        "queue.restore.published", "durable.load.filled", "queue.purge.taken"}) {
+  for (const char* point : {"journal.begin.begun", "durable.load.read", "queue.open.written",
+                            "queue.put.written", "queue.restore.written", "queue.put.published",
+                            "durable.load.filled", "queue.purge.taken"}) {
     lose_arena();
     if (std::string_view(point) == "queue.purge.taken") {  // who makes room for another attempt
       Child first = Child::run([&] {

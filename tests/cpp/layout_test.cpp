@@ -46,7 +46,7 @@ TEST(Layout, SizesOfStructs) {
   EXPECT_EQ(sizeof(layout::MessageHead), 32U);
   EXPECT_EQ(sizeof(layout::TimerEntry), 16U);
   EXPECT_EQ(sizeof(layout::MutexWord), 24U);
-  EXPECT_EQ(sizeof(layout::JournalControl), 192U);
+  EXPECT_EQ(sizeof(layout::JournalControl), 200U);
 }
 
 TEST(Layout, PlacesInsideStructs) {

@@ -48,13 +48,13 @@ void Durable::raise(Durability level) {
 
 // ------------------------------------------------------------------------------- writing
 
-Result<std::uint64_t> Durable::write(const Draft& draft,
+Result<std::uint64_t> Durable::write(std::span<const Draft> drafts,
                                      const std::function<void(std::uint64_t)>& told) {
   const OwnerTag me = base_.owners.current();
   if (!me.valid()) return Status(Code::kConfiguration, "this process isn't registered");
-  Result<std::uint64_t> lsn = journal_.append({&draft, 1}, me, told);
+  Result<std::uint64_t> lsn = journal_.append(drafts, me, told);
   if (lsn) {
-    written_lsn = lsn.value();
+    written_lsn = lsn.value() + drafts.size() - 1;
     const bool timed = level_.load(std::memory_order_relaxed) == Durability::kEverySecond;
     if (timed || journal_.wants_compaction()) wake_thread();
   } else {
@@ -63,37 +63,45 @@ Result<std::uint64_t> Durable::write(const Draft& draft,
   return lsn;
 }
 
-Result<std::uint64_t> Durable::put(const SinkMessage& m,
+void Durable::write(const Draft& draft) { static_cast<void>(write({&draft, 1}, {})); }
+
+Result<std::uint64_t> Durable::put(std::span<const SinkMessage> messages,
                                    const std::function<void(std::uint64_t)>& told) {
   const std::uint64_t wall = wall_ns();
-  journal::KeyFixed key{m.queue, m.key_ns == 0 ? 0 : wall + std::min(m.key_ns, kNever - wall),
-                        m.id};
-  std::string key_bytes;
-  if (!m.key.empty()) key_bytes = std::string(journal::piece(key)).append(m.key);
-  journal::PutFixed fixed{};
-  fixed.queue = m.queue;
-  fixed.due = m.due == 0 ? 0 : to_wall(m.due);
-  fixed.expires = m.expires == kNever ? 0 : to_wall(m.expires);
-  fixed.enqueued = wall;
-  fixed.handle = m.id;
-  fixed.body_size = m.body.size();
-  fixed.header_size = static_cast<std::uint32_t>(m.headers.size());
-  fixed.key_size = static_cast<std::uint32_t>(key_bytes.size());
-  fixed.priority = m.priority;
-  fixed.state = static_cast<std::uint8_t>(m.due == 0 ? journal::State::kReady
-                                                     : journal::State::kDelayed);
-  fixed.end = m.end;
-  fixed.end_deliveries = m.end_deliveries;
-  Result<std::uint64_t> number =
-      write({Kind::kPut, 0, 0, {journal::piece(fixed), key_bytes, {}, m.headers, m.body}}, told);
-  if (!number) write_failure = Status::ok();  // the caller hears of it
-  return number;
+  std::vector<journal::PutFixed> fixed(messages.size());
+  std::vector<std::string> keys(messages.size());
+  std::vector<Draft> drafts(messages.size());
+  for (std::size_t i = 0; i < messages.size(); ++i) {
+    const SinkMessage& m = messages[i];
+    if (!m.key.empty()) {
+      const std::uint64_t until = m.key_ns == 0 ? 0 : wall + std::min(m.key_ns, kNever - wall);
+      keys[i] = std::string(journal::piece(journal::KeyFixed{m.queue, until, m.id})).append(m.key);
+    }
+    journal::PutFixed& f = fixed[i];
+    f.queue = m.queue;
+    f.due = m.due == 0 ? 0 : to_wall(m.due);
+    f.expires = m.expires == kNever ? 0 : to_wall(m.expires);
+    f.enqueued = wall;
+    f.handle = m.id;
+    f.body_size = m.body.size();
+    f.header_size = static_cast<std::uint32_t>(m.headers.size());
+    f.key_size = static_cast<std::uint32_t>(keys[i].size());
+    f.priority = m.priority;
+    f.state =
+        static_cast<std::uint8_t>(m.due == 0 ? journal::State::kReady : journal::State::kDelayed);
+    f.end = m.end;
+    f.end_deliveries = m.end_deliveries;
+    drafts[i] = {Kind::kPut, 0, 0, {journal::piece(f), keys[i], {}, m.headers, m.body}};
+  }
+  Result<std::uint64_t> first = write(drafts, told);
+  if (!first) write_failure = Status::ok();  // the caller hears of it
+  return first;
 }
 
 // What happens before all is loaded isn't told: it is about what the journal has.
 void Durable::ended(std::uint64_t message) {
   if (!loaded()) return;
-  static_cast<void>(write({Kind::kGone, 0, message, {}}, {}));
+  write({Kind::kGone, 0, message, {}});
 }
 
 void Durable::moved(std::uint64_t message, const SinkChange& change) {
@@ -107,7 +115,7 @@ void Durable::moved(std::uint64_t message, const SinkChange& change) {
   fixed.end = change.end;
   fixed.end_deliveries = change.end_deliveries;
   fixed.behind = change.behind ? 1 : 0;
-  static_cast<void>(write({Kind::kMoved, 0, message, {journal::piece(fixed), change.reason}}, {}));
+  write({Kind::kMoved, 0, message, {journal::piece(fixed), change.reason}});
 }
 
 Result<std::uint64_t> Durable::queue(std::uint64_t number, std::string_view name,
@@ -115,8 +123,8 @@ Result<std::uint64_t> Durable::queue(std::uint64_t number, std::string_view name
   if (!loaded()) return naming_;
   const journal::QueueFixed fixed{static_cast<std::uint32_t>(name.size()),
                                   static_cast<std::uint32_t>(settings.size())};
-  Result<std::uint64_t> lsn =
-      write({Kind::kQueue, 0, number, {journal::piece(fixed), name, settings}}, {});
+  const Draft draft{Kind::kQueue, 0, number, {journal::piece(fixed), name, settings}};
+  Result<std::uint64_t> lsn = write({&draft, 1}, {});
   if (!lsn) {
     write_failure = Status::ok();
     return lsn;
@@ -126,7 +134,7 @@ Result<std::uint64_t> Durable::queue(std::uint64_t number, std::string_view name
 
 void Durable::queue_gone(std::uint64_t number) {
   if (!loaded()) return;
-  static_cast<void>(write({Kind::kQueueGone, 0, number, {}}, {}));
+  write({Kind::kQueueGone, 0, number, {}});
 }
 
 void Durable::forget() {

@@ -40,7 +40,7 @@ class Durable final : public JournalSink {
   }
   bool loaded() const { return control().state.load(std::memory_order_acquire) != 0; }
 
-  Result<std::uint64_t> put(const SinkMessage& message,
+  Result<std::uint64_t> put(std::span<const SinkMessage> messages,
                             const std::function<void(std::uint64_t)>& told) override;
   void ended(std::uint64_t message) override;
   void moved(std::uint64_t message, const SinkChange& change) override;
@@ -67,8 +67,9 @@ class Durable final : public JournalSink {
   layout::JournalControl& control() const {
     return *base_.arena.fixed<layout::JournalControl>(layout::kJournal);
   }
-  Result<std::uint64_t> write(const journal::Draft& draft,
+  Result<std::uint64_t> write(std::span<const journal::Draft> drafts,
                               const std::function<void(std::uint64_t)>& told);
+  void write(const journal::Draft& draft);
   Status load(OwnerTag me);
   bool strangers() const;
   Status put_back(const journal::LiveSet& live, OwnerTag me);

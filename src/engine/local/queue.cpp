@@ -5,6 +5,12 @@
 #include "store/hash.hpp"
 
 namespace celeriac {
+namespace {
+
+constexpr std::size_t kTogether = 64;
+constexpr std::size_t kTogetherBytes = 256 << 10;  // others wait for the journal meanwhile
+
+}  // namespace
 
 Status LocalMessage::ack() {
   const Result<OwnerTag> me = handle_->enter_queues();
@@ -121,8 +127,9 @@ Result<std::uint64_t> LocalQueue::put_unconfirmed(const PutRequest& m, bool firs
 
 Status LocalQueue::put_many(std::span<const PutRequest> messages, std::vector<std::uint64_t>* ids) {
   Status failed;
-  for (const PutRequest& m : messages) {
-    Result<std::uint64_t> id = put_unconfirmed(m, ids->empty());
+  while (ids->size() < messages.size()) {
+    if (put_some(messages.subspan(ids->size()), ids)) continue;
+    Result<std::uint64_t> id = put_unconfirmed(messages[ids->size()], ids->empty());
     failed = id.status();
     if (!id) break;
     ids->push_back(id.value());
@@ -131,6 +138,25 @@ Status LocalQueue::put_many(std::span<const PutRequest> messages, std::vector<st
   Status confirmed = confirm();  // all at once
   if (!confirmed) ids->clear();
   return failed ? confirmed : failed;
+}
+
+// Those that one write of the journal takes, if there is one: more than one, or none.
+bool LocalQueue::put_some(std::span<const PutRequest> messages, std::vector<std::uint64_t>* ids) {
+  if (handle_->core().durable() == nullptr) return false;
+  std::size_t n = 0;
+  for (std::size_t bytes = 0; n < std::min(messages.size(), kTogether) && bytes < kTogetherBytes;
+       ++n) {
+    if (!messages[n].key.empty()) break;
+    bytes += messages[n].headers.size() + messages[n].body.size();
+  }
+  if (n < 2) return false;
+  const Result<OwnerTag> me = handle_->enter_queues(ids->empty());
+  const Result<QueueRef> q = me ? ref(me.value()) : Result<QueueRef>(me.status());
+  if (!q) return false;
+  std::vector<Outgoing> out;
+  out.reserve(n);
+  for (const PutRequest& m : messages.first(n)) out.push_back(outgoing(m, q.value()));
+  return handle_->core().queues().put_together(q.value(), out, ids, me.value()) != 0;
 }
 
 Status LocalQueue::get_many(std::size_t n, std::uint64_t deadline_ns,

@@ -77,6 +77,7 @@ class LocalQueue final : public QueueEngine {
   }
   // `first`: what this thread has written before is none of this operation.
   Result<std::uint64_t> put_unconfirmed(const PutRequest& message, bool first);
+  bool put_some(std::span<const PutRequest> messages, std::vector<std::uint64_t>* ids);
   Status confirm();
   Outgoing outgoing(const PutRequest& m, const QueueRef& q);
   void remember(const QueueRef& q) {

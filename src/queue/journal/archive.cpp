@@ -116,8 +116,7 @@ Status Journal::backup(const std::string& path, OwnerTag me) {
     WholeMessage m;
     if (written) written = messages.read(id, *live.find(id), &m);
     if (!written) return written;
-    written =
-        writer.add({Kind::kPut, 0, id, {piece(m.fixed), m.key, m.reason, m.headers, m.body}});
+    written = writer.add({Kind::kPut, 0, id, {piece(m.fixed), m.key, m.reason, m.headers, m.body}});
   }
   for (const auto& [id, key] : live.keys()) {
     if (!written || !live.outlives(id, key)) continue;

@@ -62,8 +62,7 @@ Status Journal::copy_some(const std::vector<WholeMessage>& some, LiveSet* live, 
     const LiveMessage* alive = live->find(m.id);
     if (alive == nullptr || alive->lsn != m.lsn) continue;  // gone, or changed: another round
     fixed[i] = m.fixed;
-    drafts.push_back(
-        {Kind::kPut, 0, m.id, {piece(fixed[i]), m.key, m.reason, m.headers, m.body}});
+    drafts.push_back({Kind::kPut, 0, m.id, {piece(fixed[i]), m.key, m.reason, m.headers, m.body}});
   }
   if (drafts.empty()) return Status::ok();
   Result<Encoded> e = encode(drafts);

@@ -14,7 +14,8 @@
 //   1. the next file: unnamed, allocated, its header, fdatasync, its name, fsync of the directory
 //   2. the intent   3. the seal, behind the last record   4. current (this decides), next_lsn, end
 // Commit (group commit): until durable >= lsn
-//   nobody leads: lead. Read next_lsn, then current; fdatasync the segments from sync_from to
+//   nobody leads: lead. Those whose records the sync before took write their next ones about now:
+//   wait for as many, at most half as long as that sync took. Read next_lsn, then current; fdatasync the segments from sync_from to
 //   current; sync_from, durable; give the lead back; wake all who sleep on `rounds`.
 //   somebody leads: sleep on `rounds`; every 10 ms look whether the leader lives.
 //
@@ -169,6 +170,7 @@ class Journal {
   Status switch_locked(std::uint64_t bytes, std::uint64_t oldest);
 
   Status lead(bool from_the_dead, OwnerTag me);
+  void gather() const;
   Status write_again(std::uint64_t first, std::uint64_t last, OwnerTag me);
   void fail(std::uint64_t segment, const Status& why);
   void wake_followers();

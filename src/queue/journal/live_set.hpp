@@ -25,10 +25,10 @@ struct Place {
 struct LiveMessage {
   std::uint64_t queue = 0;
   std::uint64_t order = 0;  // in its queue
-  Place put;              // the message, or its last copy
-  Place moved;            // the last change of its state; length 0: none since
-  std::uint64_t lsn = 0;  // of the last record about it
-  bool forever = false;   // whatever its put says of expiry
+  Place put;                // the message, or its last copy
+  Place moved;              // the last change of its state; length 0: none since
+  std::uint64_t lsn = 0;    // of the last record about it
+  bool forever = false;     // whatever its put says of expiry
 };
 
 // A key that is taken, by a message that may be gone.
