@@ -264,7 +264,7 @@ def test_letters_count_their_deaths_and_do_not_go_in_circles(
     send(channel, "x", "loop")
     for _ in range(2):  # the first time it comes back
         time.sleep(0.01)
-        channel.broker.dead_letters.sweep("loop")
+        channel.broker.sweep("loop")
     assert take(channel, "loop") is None
     assert channel.broker.store.queue("loop").counts()[:3] == (0, 0, 0)
 

@@ -9,14 +9,21 @@ Two entry points of the package do the registration. Bare kombu, where
 ``kombu.Connection`` is used without kombu's serializers having been loaded, imports this
 package once; that registers the same names.
 
-The package reads from the bottom up: ``register`` (names), ``errors`` and ``options`` (what users
-catch and set), ``fastjson`` and ``messages`` (the frame on the wire), ``routing`` (exchanges and
-bindings), ``queue_arguments``, ``queue_uses`` and ``dead_letters`` (what ``x-`` arguments ask for),
-``broker`` (one store seen as a broker), ``qos`` and ``channel`` (what kombu calls), ``poller``
-(waiting, event loop), ``transport`` (the class behind the URL), ``worker`` (the few places where
-Celery asks for a transport by its name), ``waiting`` (for results), ``chords`` and ``chord_watch``
-(their callbacks, whoever dies), ``results`` (the result backend), ``amqp`` (an opt-in publisher),
-``beat`` (the scheduler of any number of beats).
+Each module imports only from those before it; the package reads from the bottom up:
+
+- names and bytes: ``register`` (what kombu finds us by), ``errors`` and ``options`` (what users
+  catch and set), ``fastjson`` and ``messages`` (the frame on the wire)
+- one store seen as a broker: ``routing`` (exchanges and bindings), ``queue_arguments``,
+  ``queue_uses`` and ``dead_letters`` (what ``x-`` arguments ask for), ``revocations`` (of tasks
+  that wait for their ETA), ``broker``
+- a worker: ``waiting`` (for results), ``chord_watch`` (a thread that looks after the dead),
+  ``worker`` (the few places where Celery has to be told about the transport)
+- what kombu calls: ``qos``, ``channel``, ``poller`` (a sleep until there is something, the event
+  loop), ``transport`` (the class behind the URL)
+- results: ``result_table`` (keys and values), ``chord_entry`` and ``chords`` (their callbacks,
+  whoever dies), ``results`` (the result backend)
+- to opt in: ``amqp`` (a shorter way for tasks to the broker), ``beat`` (the scheduler of any number
+  of beats)
 """
 
 from __future__ import annotations

@@ -87,7 +87,7 @@ class Declaration:
     bounded: bool
 
 
-class Broker:
+class Broker(DeadLetters):
     """Queues and routes of one store. Thread-safe, fork-safe."""
 
     def __init__(self, store: Store) -> None:
@@ -96,7 +96,6 @@ class Broker:
         self.consumers: Counter[str] = Counter()
         self.arguments = ArgumentTable(store.table("celeriac.celery.queues"))
         self.uses = Uses(store)
-        self.dead_letters = DeadLetters(self)
         self.revocations = Revocations(store.table("celeriac.celery.revoked"))
         self.beat = store.table("celeriac.celery.beat")
         self._claims = store.table("celeriac.celery.once")
@@ -309,7 +308,7 @@ class Broker:
         if arguments is None or arguments.dead_letter_exchange is None:
             queue._core.put(frame, b"", priority, delay, ttl)  # all of it is checked already
         else:
-            self.dead_letters.put(queue, arguments, frame, priority, delay, ttl)
+            self._put_or_bury(queue, arguments, frame, priority, delay, ttl)
 
     def in_use(self, name: str) -> Callable[[], None]:
         """A consumer of this process uses a queue until what this returns is called."""

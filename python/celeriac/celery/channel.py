@@ -338,13 +338,13 @@ class Channel(virtual.Channel):
             if native is None:
                 return None
             broker = self.broker
-            if native.headers and broker.dead_letters.expired(native):
-                broker.dead_letters.bury(native, queue.name, EXPIRED)
+            if native.headers and broker.expired(native):
+                broker.bury(native, queue.name, EXPIRED)
                 continue
             frame = native.body
             source = alarmed(frame)
             if source is not None:
-                broker.dead_letters.sweep(source)
+                broker.sweep(source)
                 native.ack()
                 continue
             message = messages.Message(native, self, next(self._delivery_tags), frame)

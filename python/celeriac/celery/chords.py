@@ -71,13 +71,13 @@ from kombu.log import get_logger
 from kombu.utils.encoding import bytes_to_str
 
 from celeriac.celery.chord_entry import CLAIMED, DONE, Chord
+from celeriac.celery.result_table import HIDDEN, ResultTable
 
 if TYPE_CHECKING:
-    from celeriac.celery.results import ResultBackend
     from celeriac.store import Store
     from celeriac.table import Table
 
-__all__ = ["FAILED", "FIELDS", "HIDDEN", "PARTS", "RETURNED", "Chords"]
+__all__ = ["FAILED", "FIELDS", "PARTS", "RETURNED", "Chords"]
 
 logger = get_logger(__name__)
 
@@ -86,9 +86,6 @@ PARTS = "celeriac.celery.parts"
 
 #: Seconds that a lost child's task may wait for another process to carry out what it wrote down.
 SETTLE_SECONDS = 1.0
-
-#: How a result begins that is there for the callback only.
-HIDDEN = b"I"
 
 #: Seconds that a chord which is done is remembered, for parts that come late, at least.
 DONE_SECONDS = 300.0
@@ -118,7 +115,7 @@ def step(name: str) -> None:
 class Chords:
     """The chords of one backend object. Crash-safe: the protocol above."""
 
-    def __init__(self, backend: ResultBackend) -> None:
+    def __init__(self, backend: ResultTable) -> None:
         self.backend = backend
         self.app = backend.app
         self._current = threading.local()

@@ -22,7 +22,6 @@ queue) is made up for by the next publisher, consumer or declaration that meets 
 from __future__ import annotations
 
 import time
-import weakref
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -33,8 +32,8 @@ from celeriac.celery.messages import MAGIC, decode_frame, frame_of
 from celeriac.errors import NotEnoughMemory, QueueFull, StoreNotFound
 
 if TYPE_CHECKING:
-    from celeriac.celery.broker import Broker
-    from celeriac.celery.queue_arguments import Arguments
+    from celeriac.celery.queue_arguments import Arguments, ArgumentTable
+    from celeriac.celery.routing import Routes
     from celeriac.message import Message
     from celeriac.queue import Queue
 
@@ -98,12 +97,23 @@ def buried(
 
 
 class DeadLetters:
-    """What a broker does with the queues that have dead letters. Thread-safe."""
+    """The part of a broker that sees to the queues that have dead letters. Thread-safe."""
 
-    def __init__(self, broker: Broker) -> None:
-        self._broker = weakref.proxy(broker)
+    routes: Routes
+    arguments: ArgumentTable
 
-    def put(
+    if TYPE_CHECKING:
+
+        def queue(self, name: str) -> Queue:
+            """The queue of that name."""
+
+        def existing(self, name: str) -> Queue | None:
+            """The queue of that name, or None when there is none."""
+
+        def publish(self, frame: bytes, exchange: str, routing_key: str, *, priority: int) -> int:
+            """Put one message into every queue that it is routed to."""
+
+    def _put_or_bury(
         self,
         queue: Queue,
         arguments: Arguments,
@@ -116,7 +126,7 @@ class DeadLetters:
 
         Raises:
             QueueFull: nothing makes room there.
-            CeleriacError: see :meth:`Broker.publish`.
+            CeleriacError: as publishing does.
         """
         headers = None if ttl is None else {DEADLINE: time.time() + ttl}
         for _ in range(PATIENCE):
@@ -127,7 +137,7 @@ class DeadLetters:
                 if arguments.max_length is None or arguments.overflow == "reject-publish":
                     raise
                 if arguments.overflow == "reject-publish-dlx":
-                    self._publish(frame, queue.name, arguments, MAXLEN)
+                    self._publish_dead(frame, queue.name, arguments, MAXLEN)
                     return
                 first = queue.get(timeout=0)
                 if first is None:
@@ -148,7 +158,7 @@ class DeadLetters:
 
     def sweep(self, name: str) -> None:
         """Send on what has expired in a queue."""
-        queue = self._broker.existing(name)
+        queue = self.existing(name)
         while queue is not None:
             first = queue.ready(1)
             deadline = first[0].headers.get(DEADLINE) if first else None
@@ -168,17 +178,17 @@ class DeadLetters:
         Raises:
             NotOwner: it isn't ours any more.
         """
-        arguments = self._broker.arguments.get(name)
+        arguments = self.arguments.get(name)
         if arguments is not None and arguments.dead_letter_exchange is not None:
             try:
-                self._publish(message.body, name, arguments, reason)
+                self._publish_dead(message.body, name, arguments, reason)
             except (QueueFull, NotEnoughMemory) as error:
                 logger.warning("A dead letter of queue %r has to wait: %s", name, error)
                 message.nack(delay=PAUSE)
                 return
         message.ack()
 
-    def _publish(self, frame: bytes, name: str, arguments: Arguments, reason: str) -> None:
+    def _publish_dead(self, frame: bytes, name: str, arguments: Arguments, reason: str) -> None:
         exchange = arguments.dead_letter_exchange or ""
         moved = buried(frame, name, reason, exchange, arguments.dead_letter_routing_key)
         if moved is None:
@@ -186,7 +196,7 @@ class DeadLetters:
             return
         frame, routing_key, priority = moved
         try:
-            self._broker.publish(frame, exchange, routing_key, priority=priority)
+            self.publish(frame, exchange, routing_key, priority=priority)
         except ChannelError:
             logger.warning("Dead letters of queue %r: there is no exchange %r", name, exchange)
 
@@ -196,7 +206,7 @@ class DeadLetters:
         if key is None:
             key = decode_frame(frame)[0][5]
         if not arguments.dead_letter_exchange:
-            return [self._broker.queue(key)]
-        known = self._broker.routes.get(arguments.dead_letter_exchange)
-        found = (self._broker.existing(name) for name in (known.route(key) if known else ()))
+            return [self.queue(key)]
+        known = self.routes.get(arguments.dead_letter_exchange)
+        found = (self.existing(name) for name in (known.route(key) if known else ()))
         return [queue for queue in found if queue is not None]

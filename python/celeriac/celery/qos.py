@@ -86,7 +86,7 @@ class QoS(virtual.QoS):
             self._settle(message, native.nack if requeue else lambda: self._bury(native))
 
     def _bury(self, native: NativeMessage) -> None:
-        self.channel.broker.dead_letters.bury(native, native.queue.name, REJECTED)
+        self.channel.broker.bury(native, native.queue.name, REJECTED)
 
     def restore_unacked(self) -> list[tuple[BaseException, Message]]:
         """Put everything unacknowledged back, oldest first; returns what could not be."""

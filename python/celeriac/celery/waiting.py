@@ -36,7 +36,7 @@ from kombu.utils.compat import detect_environment
 from kombu.utils.encoding import bytes_to_str
 
 if TYPE_CHECKING:
-    from celeriac.celery.chords import Chords
+    from celeriac.store import Store
     from celeriac.table import Table
 
 __all__ = ["BELL", "LISTENERS", "Waiting"]
@@ -62,7 +62,6 @@ class Waiting:
     """The part of a result backend that waits. Thread-safe, fork-safe."""
 
     _cache: Any
-    chords: Chords
     get_key_for_task: Any
     decode_result: Any
     _ensure_not_eager: Any
@@ -73,6 +72,13 @@ class Waiting:
         @property
         def table(self) -> Table:
             """The table of results."""
+
+        @property
+        def store(self) -> Store:
+            """The store of the table."""
+
+        def recover(self) -> int:
+            """Carry out what the dead have left undone."""
 
     def wait_for_pending(
         self,
@@ -187,7 +193,7 @@ class Waiting:
                     if key == BELL:
                         time.sleep(max(looked + LOOK - time.monotonic(), 0.0))
                     elif self.table.get(key) is None:
-                        self.chords.recover()  # not that result; maybe somebody died
+                        self.recover()  # not that result; maybe somebody died
 
     def _cached(self, task_id: str, ready_states: frozenset[str]) -> Any:
         try:
@@ -215,7 +221,7 @@ class Waiting:
         if not several:
             yield
             return
-        me = (self.chords.identity(), os.getpid(), next(_numbers))
+        me = (self.store._core.identity(), os.getpid(), next(_numbers))
         self._listeners(add=me)
         try:
             yield
@@ -224,7 +230,7 @@ class Waiting:
                 self._listeners(remove=me)
 
     def _listeners(self, add: Any = None, remove: Any = None) -> None:
-        table, is_alive = self.table, self.chords.is_alive
+        table, is_alive = self.table, self.store._core.is_alive
         while True:
             value, version = table.get_versioned(LISTENERS)
             others = [each for each in value or () if each != remove and is_alive(each[0])]
