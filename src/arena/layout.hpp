@@ -419,12 +419,13 @@ struct JournalControl {
   Word failed;     // {segment:48 | errno:16} of the sync or write that failed; 0 = none has
   Word uuid[2];
   Word group;        // {records of the last sync:24 | ns that it took:40}: a hint
+  Word damages;      // that were found when it was read
   HalfWord syncing;  // a leader is in fdatasync()
   HalfWord rounds;   // of leaders: followers sleep on it
   HalfWord state;    // 0, or 1 when the queues hold what the journal holds
   HalfWord reserved;
 };
-static_assert(sizeof(JournalControl) == 200);
+static_assert(sizeof(JournalControl) == 208);
 
 // ---------------------------------------------------------------------- where everything is
 

@@ -190,7 +190,7 @@ Status Durable::load(OwnerTag me) {
     const Result<journal::Report> read = journal_.begin(me, &live);
     status = read.status();
     if (read && read.value().damaged()) {
-      damages_.store(read.value().damages.size(), std::memory_order_relaxed);
+      control().damages.store(read.value().damages.size(), std::memory_order_relaxed);
     }
   }
   CELERIAC_CRASH_POINT("durable.load.read");

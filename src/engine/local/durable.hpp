@@ -56,8 +56,8 @@ class Durable final : public JournalSink {
   void raise(Durability level);
 
   journal::Journal& journal() { return journal_; }
-  // What load() found wrong, in this process.
-  std::uint64_t damages() const { return damages_.load(std::memory_order_relaxed); }
+  // What was found wrong when the journal was read.
+  std::uint64_t damages() const { return control().damages.load(std::memory_order_relaxed); }
   // A process died: what it had not synced yet is ours to sync.
   void adopt_unsynced();
   void stop();
@@ -83,7 +83,6 @@ class Durable final : public JournalSink {
   Queues& queues_;
   journal::Journal journal_;
   std::atomic<Durability> level_;
-  std::atomic<std::uint64_t> damages_{0};
   std::atomic<bool> ready_{false};  // load() was done in this process
   std::uint64_t naming_ = 0;        // the queue that load() is making
   std::atomic<bool> busy_{false};   // the thread has something to do

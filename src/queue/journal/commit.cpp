@@ -174,18 +174,24 @@ Result<Report> Journal::begin(OwnerTag me, LiveSet* live) {
   if (!report.segments.empty()) std::memcpy(uuid.data(), report.uuid.data(), sizeof uuid);
   control_.uuid[0].store(uuid[0], std::memory_order_relaxed);
   control_.uuid[1].store(uuid[1], std::memory_order_relaxed);
+  // What was read is gone on from: it may not be lost any more.
+  for (const SegmentReport& s : report.segments) {
+    OpenSegment old;
+    Status synced = use(&old, s.header.number);
+    const bool readable = synced.code() != Code::kNotFound && synced.code() != Code::kCorrupt;
+    if (!readable) continue;  // missing, foreign or damaged, as the report says
+    if (synced) synced = sync_data(old.fd.get());
+    if (!synced) return synced;
+  }
   Result<OpenSegment> made =
       create_segment({report.next_segment, report.next_lsn, 0, report.oldest, 0});
   if (!made) return made.status();
-  // What was read is good enough to go on from, and on the disk as soon as somebody syncs.
-  const std::uint64_t first =
-      report.segments.empty() ? report.next_segment : report.segments.front().header.number;
   control_.end.store(kFirstRecord, std::memory_order_relaxed);
   control_.next_lsn.store(report.next_lsn, std::memory_order_relaxed);
   control_.oldest.store(report.oldest, std::memory_order_relaxed);
   control_.kept.store(report.segments.size() + 1, std::memory_order_relaxed);
-  control_.sync_from.store(first, std::memory_order_relaxed);
-  control_.durable.store(std::min(report.synced, report.next_lsn - 1), std::memory_order_relaxed);
+  control_.sync_from.store(report.next_segment, std::memory_order_relaxed);
+  control_.durable.store(report.next_lsn - 1, std::memory_order_relaxed);
   CELERIAC_CRASH_POINT("journal.begin.written");
   // release pairs with begun()
   control_.current.store(report.next_segment, std::memory_order_release);
