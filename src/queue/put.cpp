@@ -94,7 +94,7 @@ Status Queues::count_in(const QueueRef& queue, const QueueLimits& limits, OwnerT
   return full(limits.max_length);
 }
 
-// A message that nobody sees yet, in a slot of its own; in that of `was`, if it is free, when given.
+// A message that nobody sees yet, in a slot of its own; in that of `was`, if it is free.
 Result<Queues::Prepared> Queues::prepare(const QueueRef& queue, const Outgoing& m, const Was& was,
                                          OwnerTag me) {
   if (m.due != 0) {

@@ -162,6 +162,7 @@ class Slots {
   JournalSink* sink() const { return sink_; }
   // Of the message in the journal; 0 = it isn't there. REQUIRES: the slot is the caller's.
   std::uint64_t number(const layout::Slot& slot);
+  // Crash-safe: one word, of a message that nobody else has.
   void set_number(const layout::Slot& slot, std::uint64_t number);
 
   // Chunks and bodies that are hidden in the heap: messages that are damaged, or gone.

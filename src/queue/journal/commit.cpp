@@ -78,7 +78,7 @@ Status Journal::sync(OwnerTag me) {
 }
 
 // Without this a leader syncs its own record, and all who come meanwhile share the next sync, in
-// turns: half of what a sync could carry. (PostgreSQL's commit_delay, with what was seen as bounds.)
+// turns: half of what a sync could carry. (As PostgreSQL's commit_delay, within what was seen.)
 void Journal::gather() const {
   const std::uint64_t group = control_.group.load(std::memory_order_relaxed);
   const std::uint64_t expected = group >> kGroupShift;

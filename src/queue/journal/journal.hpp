@@ -15,8 +15,9 @@
 //   2. the intent   3. the seal, behind the last record   4. current (this decides), next_lsn, end
 // Commit (group commit): until durable >= lsn
 //   nobody leads: lead. Those whose records the sync before took write their next ones about now:
-//   wait for as many, at most half as long as that sync took. Read next_lsn, then current; fdatasync the segments from sync_from to
-//   current; sync_from, durable; give the lead back; wake all who sleep on `rounds`.
+//   wait for as many, at most half as long as that sync took. Read next_lsn, then current;
+//   fdatasync the segments from sync_from to current; sync_from, durable; give the lead back; wake
+//   all who sleep on `rounds`.
 //   somebody leads: sleep on `rounds`; every 10 ms look whether the leader lives.
 //
 // Invariants
