@@ -61,10 +61,16 @@ def directory(prefix: str = "celeriac-bench-") -> Iterator[Path]:
 
 
 @contextmanager
-def redis_server() -> Iterator[RedisServer]:
-    """A server without persistence (the fastest that Redis can be), stopped at the end."""
+def redis_server(data: Path | None = None, appendfsync: str = "") -> Iterator[RedisServer]:
+    """A server without persistence (the fastest that Redis can be), stopped at the end; or with an
+    append-only file in the directory `data`, which it makes.
+    """
     with directory() as folder:
-        process, port = _start(folder)
+        persistence = ["--save", "", "--appendonly", "yes" if data else "no"]
+        if data:
+            data.mkdir()
+            persistence += ["--appendfsync", appendfsync]
+        process, port = _start(folder, data or folder, persistence)
         try:
             text = subprocess.run(["redis-server", "--version"], capture_output=True, text=True)
             found = [word for word in text.stdout.split() if word.startswith("v=")]
@@ -78,15 +84,15 @@ def redis_server() -> Iterator[RedisServer]:
                 process.wait(10)
 
 
-def _start(folder: Path) -> tuple[subprocess.Popen[bytes], int]:
+def _start(folder: Path, data: Path, persistence: list[str]) -> tuple[subprocess.Popen[bytes], int]:
     for _ in range(ATTEMPTS):
         with socket.socket() as probe:  # another process may take the port: hence the attempts
             probe.bind(("127.0.0.1", 0))
             port = int(probe.getsockname()[1])
         command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1"]
-        command += ["--unixsocket", str(folder / "s"), "--save", "", "--appendonly", "no"]
+        command += ["--unixsocket", str(folder / "s"), *persistence]
         process = subprocess.Popen(
-            [*command, "--dir", str(folder)],
+            [*command, "--dir", str(data)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -31,7 +31,7 @@ from celeriac.errors import (
 from celeriac.message import Consumer, Counts, Ended, Message, Peeked
 from celeriac.prefix_stats import PrefixStats
 from celeriac.queue import Queue, Waiter
-from celeriac.store import Store, connect, get_default, set_default
+from celeriac.store import Store, connect, get_default, restore, set_default
 from celeriac.table import Table
 
 if TYPE_CHECKING:
@@ -79,5 +79,6 @@ __all__ = [
     "connect",
     "evict",
     "get_default",
+    "restore",
     "set_default",
 ]

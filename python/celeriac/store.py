@@ -10,7 +10,7 @@ import threading
 import weakref
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, Final
+from typing import Any
 
 from celeriac import _core, checks, tags
 from celeriac.cache import DEFAULT_TTL, Cache
@@ -21,7 +21,7 @@ from celeriac.prefix_stats import PrefixStats, counted, lead_size
 from celeriac.queue import Queue, Waiter
 from celeriac.queue_options import Keep, check_count, check_options
 from celeriac.table import Table
-from celeriac.url import DEFAULT_MEMORY, StoreURL, parse_size, parse_url
+from celeriac.url import DEFAULT_MEMORY, DURABILITIES, StoreURL, parse_size, parse_url
 
 _open: weakref.WeakSet[Store] = weakref.WeakSet()
 _default: Store | None = None
@@ -42,12 +42,6 @@ def _check_mode(path: str, mode: int) -> None:
                 f"mode={mode:04o}, but the store at {path} was made with {there:04o}: mode= counts "
                 "when a store is made; leave it out, or remove the store first"
             )
-
-
-NO_QUEUES: Final = (
-    "queues of file:// stores are to survive the host, which this version can't do yet; "
-    "keep queues, and Celery's tasks and results, in shm://NAME"
-)
 
 
 class Store:
@@ -78,6 +72,7 @@ class Store:
             memory=DEFAULT_MEMORY if options.memory is None else options.memory,
             memory_given=options.memory is not None and not looking,
             mode=options.mode,
+            durability=DURABILITIES.index(options.durability),
             create=options.create,
         )
         self._shared = Shared(self._core)
@@ -227,11 +222,9 @@ class Store:
         :param create: False raises StoreNotFound when there is no such queue, now or at a later
             use of the handle; True makes it (again).
 
-        Raises ConfigurationError in a ``file://`` store: a queue there is to be durable, which it
-        can't be yet.
+        In a ``file://`` store a queue is durable, as the URL's ``durability`` says: messages
+        survive the end of any process, and a crash of the host.
         """
-        if self._url.is_file:
-            raise ConfigurationError(f"no queue {name!r} in {self.path}: {NO_QUEUES}")
         _check_name(name, "a queue")
         asked: dict[str, Any] = {
             "max_length": max_length,
@@ -348,6 +341,15 @@ class Store:
         """
         self._core.close()
 
+    def backup(self, path: str | os.PathLike[str]) -> None:
+        """Write all queues and messages of a ``file://`` store into one file, as they are at one
+        moment, while others go on; caches and tables aren't in it. The file appears when it is
+        complete and on the disk. :func:`celeriac.restore` makes a store of it.
+
+        Raises ConfigurationError when the file is there already, or the store is no ``file://``.
+        """
+        self._core.backup(os.fspath(path))
+
     def destroy(self, force: bool = False) -> None:
         """Remove the store. Raises NotOwner while other processes use it, unless ``force``."""
         self._core.destroy(checks.yes_or_no(force, "force"))
@@ -358,18 +360,33 @@ def connect(url: str, **options: Any) -> Store:
     same store.
 
     :param url: ``shm://NAME``, with options as query: ``shm://app?memory=512M``; or
-        ``file:///DIRECTORY``, a store of caches and tables (no queues yet) in a directory of its
-        own on a disk of this host, which is made if its parent is there.
+        ``file:///DIRECTORY``, a store in a directory of its own on a disk of this host, which is
+        made if its parent is there; its queues survive a crash of the host, its caches don't.
     :param memory: ceiling of the store; bytes, or ``512M``, ``2G``; default 256M. It starts small
         and grows. Of a store that is there it raises the ceiling, and never lowers it: that is
         Store.resize(). Without it the ceiling stays what it is.
     :param create: False raises StoreNotFound when there is no such store.
     :param mode: permissions of its files, 0600 (default) or 0660, the same in every URL of a
         user: the directory of his stores has it too. A store is its user's alone with either.
+    :param durability: of the queues of ``file://``. ``process``: what was put survives the end of
+        any process. ``everysec`` (default): and is on the disk within a second. ``always``: it is
+        on the disk when the call returns.
 
     Raises ConfigurationError, StoreNotFound, VersionMismatch, StoreCorrupt, NotEnoughMemory.
     """
     return Store(parse_url(url, **options))
+
+
+def restore(url: str, path: str | os.PathLike[str]) -> None:
+    """Make a new ``file://`` store of what :meth:`Store.backup` wrote; the backup is checked first.
+
+    Raises ConfigurationError when the directory holds anything, StoreNotFound when there is no
+    such file, and StoreCorrupt when it is no whole backup.
+    """
+    parsed = parse_url(url)
+    if not parsed.is_file:
+        raise ConfigurationError(f"{url!r} is no file:///DIRECTORY: only those have a backup")
+    _core.restore_journal(parsed.name, os.fspath(path), parsed.options.mode)
 
 
 def set_default(store: Store | None) -> None:

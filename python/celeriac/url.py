@@ -23,6 +23,7 @@ MOST_MEMORY = 1 << 62  # more than any file system can give; more is the same
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}\Z")
 _SIZE = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([kmgt]?)(?:i?b)?\s*\Z", re.IGNORECASE)
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+DURABILITIES = ("process", "everysec", "always")
 _TRUE = {"true", "1", "yes", "on"}
 _FALSE = {"false", "0", "no", "off"}
 
@@ -34,6 +35,8 @@ class Options:
     memory: int | None = None
     create: bool = True
     mode: int = 0o600
+    durability: str = "everysec"
+    """Of the queues of ``file://`` stores."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,8 @@ class StoreURL:
             query["create"] = "false"
         if self.options.mode != 0o600:
             query["mode"] = f"{self.options.mode:04o}"
+        if self.options.durability != "everysec":
+            query["durability"] = self.options.durability
         return f"{self.scheme}://{quote(self.name)}" + (f"?{urlencode(query)}" if query else "")
 
 
@@ -103,6 +108,18 @@ def parse_mode(value: Any) -> int:
             "and write the files; other users' processes can't use the store with either"
         )
     return mode
+
+
+def parse_durability(value: Any) -> str:
+    """``process``, ``everysec`` or ``always``. Raises ConfigurationError."""
+    if value in DURABILITIES:
+        return str(value)
+    guess = difflib.get_close_matches(str(value), DURABILITIES, n=1)
+    hint = f" Did you mean {guess[0]!r}?" if guess else ""
+    raise ConfigurationError(
+        f"durability={value!r} is not one of {', '.join(DURABILITIES)}: what a queue promises when "
+        f"a call returns.{hint}"
+    )
 
 
 def _directory(parts: SplitResult) -> str:
@@ -160,6 +177,8 @@ def parse_url(url: str, **options: Any) -> StoreURL:
         given[key] = value
     given.update(options)
     known_options = [f.name for f in fields(Options)]
+    if scheme == "shm":  # which no crash of the host survives
+        known_options.remove("durability")
     for key in given:
         if key not in known_options:
             guess = difflib.get_close_matches(key, known_options, n=1)
@@ -176,5 +195,6 @@ def parse_url(url: str, **options: Any) -> StoreURL:
             memory=None if memory is None else parse_size(memory),
             create=parse_bool(given.get("create", True), "create"),
             mode=parse_mode(given.get("mode", 0o600)),
+            durability=parse_durability(given.get("durability", "everysec")),
         ),
     )

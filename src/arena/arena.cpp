@@ -46,6 +46,19 @@ Status check_memory(std::uint64_t memory, int directory, std::uint64_t already,
   return Status::ok();
 }
 
+// An arena of another layout, or with a damaged header, that nobody uses, and whose queues are in a
+// journal beside it.
+bool can_be_made_anew(const Status& why, int dir, unsigned mode, const std::string& path) {
+  if (why.code() != Code::kVersionMismatch && why.code() != Code::kCorrupt) return false;
+  const std::vector<std::string> names = list_directory(dir);
+  const bool journal = std::any_of(names.begin(), names.end(), [](const std::string& name) {
+    return name.substr(0, 8) == "journal.";
+  });
+  if (!journal) return false;
+  Result<OwnerLock> lock = OwnerLock::open(dir, mode, path);
+  return lock && lock.value().try_lock(OwnerLock::kPresenceByte);
+}
+
 }  // namespace
 
 std::string store_path(const std::string& root, const std::string& name) {
@@ -53,7 +66,8 @@ std::string store_path(const std::string& root, const std::string& name) {
 }
 
 bool is_file_of_a_store(std::string_view name) {
-  return name == "arena" || name == "owners.lock" || name.substr(0, 5) == "wake.";
+  return name == "arena" || name == "owners.lock" || name.substr(0, 5) == "wake." ||
+         name.substr(0, 8) == "journal.";
 }
 
 Result<std::unique_ptr<Arena>> Arena::open(const ArenaOptions& options) {
@@ -126,6 +140,11 @@ Status Arena::try_open(const ArenaOptions& options, bool* vanished) {
         continue;
       }
       Status attached = attach(options);
+      if (!attached && !named && options.create &&
+          can_be_made_anew(attached, directory_.get(), mode_, path_)) {
+        finish_destruction();
+        continue;
+      }
       if (!attached) return attached;
       if (!destroyed()) return Status::ok();
       finish_destruction();

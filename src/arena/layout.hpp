@@ -23,6 +23,7 @@
 //   kSlots        SlotDirectory              offsets of chunks of 1,024 Slots
 //   kTimers       Timers                     offset of the heap of delayed messages
 //   kHeap         HeapControl                free lists: hints, rebuilt from the blocks
+//   kJournal      JournalControl             where the journal of a file:// store ends
 //   base_size()   blocks, back to back, to Header.size
 //
 // Truth and hints (design D4, D6): block words, slot words, index words, records are truth.
@@ -295,9 +296,10 @@ struct MessageHead {
   std::uint32_t header_size;
   std::uint32_t crc;  // crc32c of headers and body
   std::uint64_t body_size;
-  std::uint64_t reason;  // ticket of a block of text, where Slot.meta says that there is one
+  std::uint64_t reason;   // ticket of a block of text, where Slot.meta says that there is one
+  std::uint64_t journal;  // its number there, 0 = none (queue/journal_sink.hpp)
 };
-static_assert(sizeof(MessageHead) == 24);
+static_assert(sizeof(MessageHead) == 32);
 
 // {generation:32 | slot index:32}
 using Hint = std::uint64_t;
@@ -377,6 +379,7 @@ struct QueueRecord {
   Word parked_owners[kOwnerWords];   // who waits in epoll for this queue
   Word active[kPriorities / 64];     // priorities whose lane may have something
   Word lanes[kPriorities];           // offsets of Lane blocks
+  Word journal;                      // its number there, 0 = none
 };
 
 struct QueueDirectory {
@@ -401,6 +404,28 @@ struct Timers {
   Word capacity;
   Word entries;  // block of TimerEntry[capacity], a binary min-heap by due
 };
+
+// queue/journal/journal.hpp. `append.pending` says what its holder is about to write.
+struct JournalControl {
+  MutexWord append, lead, compact;
+  MutexWord load;  // held by who brings into the queues what the journal holds
+  Word current;    // the segment that is written, 0 = none yet
+  Word end;        // where the next record goes
+  Word next_lsn;   // its number
+  Word oldest;     // the first segment
+  Word kept;       // segments that the last compaction left
+  Word sync_from;  // segments below it are on the disk
+  Word durable;    // records up to this lsn are
+  Word failed;     // {segment:48 | errno:16} of the sync or write that failed; 0 = none has
+  Word uuid[2];
+  Word group;        // {records of the last sync:24 | ns that it took:40}: a hint
+  Word damages;      // that were found when it was read
+  HalfWord syncing;  // a leader is in fdatasync()
+  HalfWord rounds;   // of leaders: followers sleep on it
+  HalfWord state;    // 0, or 1 when the queues hold what the journal holds
+  HalfWord reserved;
+};
+static_assert(sizeof(JournalControl) == 208);
 
 // ---------------------------------------------------------------------- where everything is
 
@@ -428,7 +453,8 @@ constexpr std::uint64_t kQueues = align_up(kSignals + sizeof(Signal) * kSignalCo
 constexpr std::uint64_t kSlots = align_up(kQueues + sizeof(QueueDirectory), 4096);
 constexpr std::uint64_t kTimers = align_up(kSlots + sizeof(SlotDirectory), 4096);
 constexpr std::uint64_t kHeap = align_up(kTimers + sizeof(Timers), 4096);
-constexpr std::uint64_t kBlocks = align_up(kHeap + sizeof(HeapControl), 4096);
+constexpr std::uint64_t kJournal = align_up(kHeap + sizeof(HeapControl), 64);
+constexpr std::uint64_t kBlocks = align_up(kJournal + sizeof(JournalControl), 4096);
 
 static_assert(sizeof(Header) <= kOwners);
 

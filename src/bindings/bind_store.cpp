@@ -13,7 +13,7 @@ namespace celeriac::bindings {
 namespace {
 
 StoreHandle open_local_store(const std::string& root, const std::string& name, std::uint64_t memory,
-                             bool memory_given, unsigned mode, bool create) {
+                             bool memory_given, unsigned mode, bool create, unsigned durability) {
   LocalOptions options;
   options.root = root;
   options.name = name;
@@ -21,6 +21,7 @@ StoreHandle open_local_store(const std::string& root, const std::string& name, s
   options.memory_given = memory_given;
   options.mode = mode;
   options.create = create;
+  options.durability = static_cast<Durability>(durability);
   return {take(open_local(options))};
 }
 
@@ -121,6 +122,9 @@ void register_store(py::module_& m) {
           "resize",
           [](StoreHandle& s, std::uint64_t memory) { return take(s.engine->resize(memory)); },
           py::arg("memory"))
+      .def(
+          "backup", [](StoreHandle& s, const std::string& to) { check(s.engine->backup(to)); },
+          py::arg("path"))
       .def_property_readonly("path", [](StoreHandle& s) { return s.engine->path(); })
       .def("close", [](StoreHandle& s) { check(s.engine->close()); })
       .def_property_readonly("closed", [](StoreHandle& s) { return !s.engine->is_open(); })
@@ -128,7 +132,7 @@ void register_store(py::module_& m) {
           "destroy", [](StoreHandle& s, bool force) { check(s.engine->destroy(force)); },
           py::arg("force"));
   m.def("open_local", &open_local_store, py::arg("root"), py::arg("name"), py::arg("memory"),
-        py::arg("memory_given"), py::arg("mode"), py::arg("create"));
+        py::arg("memory_given"), py::arg("mode"), py::arg("create"), py::arg("durability") = 1);
 }
 
 }  // namespace celeriac::bindings

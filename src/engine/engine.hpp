@@ -240,6 +240,9 @@ class StoreEngine {
   // one that holds then. An engine whose memory isn't its own to bound says kConfiguration.
   // kConfiguration, kNotEnoughMemory, kLockTimeout, kInterrupted: the ceiling is as before.
   virtual Result<std::uint64_t> resize(std::uint64_t memory) = 0;
+  // One file with all queues and messages, while others go on. kConfiguration in a store without a
+  // journal, and when something has that name.
+  virtual Status backup(const std::string& path) = 0;
   virtual std::string path() const = 0;
   // Ends this handle: later calls on it and on anything made from it: kConfiguration. With the last
   // handle of the process, releases all that the process holds.
@@ -249,6 +252,9 @@ class StoreEngine {
   virtual Status destroy(bool force) = 0;
 };
 
+// What a call on a queue of a file:// store has done when it returns (engine/local/durable.hpp).
+enum class Durability : std::uint8_t { kProcess, kEverySecond, kAlways };
+
 struct LocalOptions {
   std::string root;
   std::string name;  // empty: the store is in `root` itself
@@ -256,9 +262,37 @@ struct LocalOptions {
   bool memory_given = false;
   unsigned mode = 0600;
   bool create = true;
+  Durability durability = Durability::kEverySecond;  // of queues, where there is a journal
 };
 
 // The local engine. Handles of one store in one process share one attachment.
 Result<std::shared_ptr<StoreEngine>> open_local(const LocalOptions& options);
+
+// What is in a journal, or a backup of one, without a store: for people and for tests.
+struct JournalReport {
+  struct Message {
+    std::uint64_t queue = 0;
+    std::uint64_t place = 0;  // in its queue
+    std::uint32_t deliveries = 0;
+    std::uint8_t state = 0;
+    std::uint8_t priority = 0;
+    std::string reason, headers, body;
+  };
+  std::uint64_t segments = 0, records = 0, messages = 0, queues = 0, next_number = 0, synced = 0;
+  struct Key {
+    std::uint64_t message = 0, queue = 0, until_wall_ns = 0;
+    std::string text;
+  };
+  bool damaged = false;
+  std::vector<Key> keys;
+  std::vector<std::string> damages;  // torn tails, too
+  std::vector<std::pair<std::uint64_t, std::pair<std::string, std::string>>> names;  // and settings
+};
+// `each`: called with all messages, if given.
+Result<JournalReport> verify_journal(
+    const std::string& path,
+    const std::function<void(std::uint64_t id, const JournalReport::Message&)>& each);
+// Makes a backup the journal of a new directory.
+Status restore_journal(const std::string& directory, const std::string& backup, unsigned mode);
 
 }  // namespace celeriac

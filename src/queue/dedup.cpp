@@ -125,7 +125,7 @@ Result<std::uint64_t> Dedup::find(const QueueRef& queue, DedupKey key, OwnerTag 
 }
 
 Result<std::uint64_t> Dedup::put(const QueueRef& queue, DedupKey key, std::uint64_t window_ns,
-                                 std::uint64_t id, const std::function<void()>& publish,
+                                 std::uint64_t id, const std::function<Status()>& publish,
                                  OwnerTag me) {
   layout::QueueRecord& q = *queue.record;
   OwnerMutex mutex(q.dedup.mutex, base_.owners);
@@ -148,7 +148,8 @@ Result<std::uint64_t> Dedup::put(const QueueRef& queue, DedupKey key, std::uint6
   std::atomic_signal_fence(std::memory_order_seq_cst);  // in this order, for who takes over
   e->first.store(mark(key), std::memory_order_release);
   CELERIAC_CRASH_POINT("queue.dedup.named");
-  publish();
+  Status published = publish();
+  if (!published) return published;  // D1: the entry is free
   CELERIAC_CRASH_POINT("queue.dedup.published");
   if (window_ns != 0) e->until.store(now_ns() + window_ns, std::memory_order_release);
   return id;

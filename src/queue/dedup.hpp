@@ -38,10 +38,10 @@ class Dedup {
   // The id of the message that the key stands for, 0 = the key is free.
   // Thread-safe. Crash-safe: changes nothing but the table's place.
   Result<std::uint64_t> find(const QueueRef& queue, DedupKey key, OwnerTag me);
-  // The same; when the key is free, `publish` puts the message `id`, and the key is its for
-  // `window_ns`, 0 = as long as it isn't done. Thread-safe. Crash-safe: as above.
+  // The same; when the key is free, `publish` puts the message `id`, or says why it didn't, and the
+  // key is its for `window_ns`, 0 = as long as it isn't done. Thread-safe. Crash-safe: as above.
   Result<std::uint64_t> put(const QueueRef& queue, DedupKey key, std::uint64_t window_ns,
-                            std::uint64_t id, const std::function<void()>& publish, OwnerTag me);
+                            std::uint64_t id, const std::function<Status()>& publish, OwnerTag me);
   // Forgets all keys. Crash-safe: one word.
   void clear(layout::QueueRecord& q, OwnerTag me);
   // Its block, if it is hidden in the heap. REQUIRES: nobody else uses the arena.

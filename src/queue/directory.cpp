@@ -1,6 +1,7 @@
 #include "queue/directory.hpp"
 
 #include <algorithm>
+#include <charconv>
 #include <cstring>
 #include <new>
 
@@ -38,7 +39,51 @@ constexpr std::size_t kConfigWords = sizeof(Words) / sizeof(std::uint64_t);
 
 std::uint64_t* words_of(layout::QueueRecord& r) { return &r.settings.max_length; }
 
+// Every setting that is a number, by its name in a journal.
+template <class Config, class Visit>
+void each_number(Config& c, Visit visit) {
+  visit("max_length", c.limits.max_length);
+  visit("max_deliveries", c.limits.max_deliveries);
+  visit("flags", c.limits.flags);
+  visit("visibility_ns", c.visibility_ns);
+  visit("dedup_ttl_ns", c.dedup_ns);
+  visit("keep_done", c.done.most);
+  visit("keep_done_ns", c.done.age_ns);
+  visit("keep_dead", c.dead.most);
+  visit("keep_dead_ns", c.dead.age_ns);
+}
+
 }  // namespace
+
+std::string QueueConfig::text(bool paused) const {
+  std::string lines = paused ? "paused=1\n" : "";
+  each_number(*this, [&](const char* key, std::uint64_t value) {
+    if (value != 0) lines += std::string(key) + "=" + std::to_string(value) + "\n";
+  });
+  if (!dead_letter.empty()) lines += "dead_letter=" + dead_letter + "\n";
+  return lines;
+}
+
+QueueConfig QueueConfig::parsed(std::string_view text, bool* paused) {
+  QueueConfig config;
+  *paused = false;
+  while (!text.empty()) {
+    const std::string_view line = text.substr(0, text.find('\n'));
+    text.remove_prefix(std::min(text.size(), line.size() + 1));
+    const std::size_t equals = line.find('=');
+    if (equals == std::string_view::npos) continue;
+    const std::string_view key = line.substr(0, equals);
+    const std::string_view value = line.substr(equals + 1);
+    std::uint64_t number = 0;
+    std::from_chars(value.data(), value.data() + value.size(), number);
+    if (key == "paused") *paused = number != 0;
+    if (key == "dead_letter") config.dead_letter = value.substr(0, layout::kNameBytes);
+    each_number(config, [&](std::string_view name, std::uint64_t& to) {
+      if (name == key) to = number;
+    });
+  }
+  return config;
+}
 
 // A torn one was left by a writer that died inside: then the bounds are unknown, and none is the
 // answer that loses nothing.
@@ -94,6 +139,30 @@ Result<layout::QueueRecord*> QueueDirectory::fresh_record(std::uint32_t index, O
   return r;
 }
 
+Status QueueDirectory::tell(layout::QueueRecord& r, std::string_view name,
+                            const QueueConfig& config, bool paused) {
+  if (sink_ == nullptr || (config.limits.flags & kOwnerBound) != 0) return Status::ok();
+  const Result<std::uint64_t> number =
+      sink_->queue(r.journal.load(std::memory_order_relaxed), name, config.text(paused));
+  CELERIAC_CRASH_POINT("queue.open.told");
+  if (!number) return number.status();
+  r.journal.store(number.value(), std::memory_order_release);
+  return Status::ok();
+}
+
+Status QueueDirectory::tell_paused(const QueueRef& queue, bool paused, OwnerTag me) {
+  layout::QueueRecord& r = *queue.record;
+  if (r.journal.load(std::memory_order_acquire) == 0) return Status::ok();
+  const OperationScope operation(base_.owners.record(me.slot));
+  OwnerMutex mutex(base_.arena.header().directory, base_.owners);
+  const MutexGuard guard(mutex, mutex.lock_within(me, kMutexPatience));
+  if (!guard.held()) return mutex_timeout("the directory of queues");
+  if (!current(queue)) return {Code::kNotFound, "the queue was deleted"};
+  const std::uint32_t size =
+      std::min(r.name_length.load(std::memory_order_acquire), layout::kNameBytes);
+  return tell(r, {r.name, size}, config(r), paused);
+}
+
 Result<QueueRef> QueueDirectory::open(std::string_view name, const QueueConfig* config, OwnerTag me,
                                       bool* made) {
   if (name.empty() || name.size() > layout::kNameBytes) {
@@ -119,7 +188,13 @@ Result<QueueRef> QueueDirectory::open(std::string_view name, const QueueConfig* 
   word.pending[0].store(0, std::memory_order_release);
   QueueRef found = find(name);
   if (found.record != nullptr) {
-    if (config != nullptr) configure(*found.record, *config, me);
+    if (config == nullptr) return found;
+    if (sink_ != nullptr && !(*config == this->config(*found.record))) {
+      const bool paused = found.record->paused.load(std::memory_order_relaxed) != 0;
+      Status told = tell(*found.record, name, *config, paused);
+      if (!told) return told;
+    }
+    configure(*found.record, *config, me);
     return found;
   }
   const std::uint32_t n = high();
@@ -144,6 +219,9 @@ Result<QueueRef> QueueDirectory::open(std::string_view name, const QueueConfig* 
     }
   }
   const QueueConfig settings = config == nullptr ? QueueConfig{} : *config;
+  r->journal.store(0, std::memory_order_relaxed);
+  Status told = tell(*r, name, settings, false);
+  if (!told) return told;
   std::memcpy(r->name, name.data(), name.size());
   r->name_length.store(static_cast<std::uint32_t>(name.size()), std::memory_order_release);
   configure(*r, settings, me);
@@ -173,6 +251,8 @@ bool QueueDirectory::remove(const QueueRef& queue) {
   const bool ok =
       change(queue.record->word, w, TaggedWord::make(kQueueDeleted, {}, w.generation()));
   CELERIAC_CRASH_POINT("queue.delete.marked");
+  const std::uint64_t number = queue.record->journal.load(std::memory_order_relaxed);
+  if (ok && number != 0 && sink_ != nullptr) sink_->queue_gone(number);
   return ok;
 }
 

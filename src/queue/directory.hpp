@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "memory/base.hpp"
+#include "queue/journal_sink.hpp"
 #include "sync/seqlock.hpp"
 
 namespace celeriac {
@@ -34,6 +35,7 @@ struct QueueLimits {
   std::uint64_t max_length = 0;      // 0 = no bound but memory
   std::uint64_t max_deliveries = 0;  // 0 = no limit
   std::uint64_t flags = 0;
+  bool operator==(const QueueLimits&) const = default;
 };
 
 // How many ended messages to keep, and how long; 0 = without this limit. Both 0: none are kept on
@@ -42,9 +44,15 @@ struct Keep {
   std::uint64_t most = 0;
   std::uint64_t age_ns = 0;
   bool on() const { return most != 0 || age_ns != 0; }
+  bool operator==(const Keep&) const = default;
 };
 
 struct QueueConfig {
+  // As lines "key=value", and back; of what isn't known nothing is said.
+  std::string text(bool paused) const;
+  static QueueConfig parsed(std::string_view text, bool* paused);
+  bool operator==(const QueueConfig&) const = default;
+
   QueueLimits limits;
   std::uint64_t visibility_ns = 0;  // 0 = reservations end with their owner alone
   std::uint64_t dedup_ns = 0;       // 0 = a key is taken as long as its message isn't done
@@ -74,6 +82,9 @@ class QueueDirectory {
   QueueRef find(std::string_view name);
   // Only marks it; the caller purges its messages. Crash-safe: one CAS.
   bool remove(const QueueRef& queue);
+  // Tells the journal of a queue as it is, and `paused`. kNotFound when it was deleted.
+  // Crash-safe: changes nothing here.
+  Status tell_paused(const QueueRef& queue, bool paused, OwnerTag me);
 
   bool current(const QueueRef& q) const {
     const TaggedWord w = load(q.record->word);
@@ -92,6 +103,9 @@ class QueueDirectory {
   }
   std::vector<std::string> names();
 
+  // As Slots::set_sink().
+  void set_sink(JournalSink* sink) { sink_ = sink; }
+
   layout::MutexWord& recount() { return directory_.recount; }
   layout::RoomWord& room() { return directory_.room; }
   layout::HalfWord& counts_dirty() { return directory_.counts_dirty; }
@@ -101,8 +115,13 @@ class QueueDirectory {
   void configure(layout::QueueRecord& r, const QueueConfig& config, OwnerTag me);
   Result<layout::QueueRecord*> fresh_record(std::uint32_t index, OwnerTag me);
 
+  // Tells the journal of the queue as it is to be. REQUIRES: the directory's mutex.
+  Status tell(layout::QueueRecord& r, std::string_view name, const QueueConfig& config,
+              bool paused);
+
   Base& base_;
   layout::QueueDirectory& directory_;
+  JournalSink* sink_ = nullptr;
 };
 
 }  // namespace celeriac

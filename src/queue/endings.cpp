@@ -38,6 +38,8 @@ Status Queues::nack(const QueueRef& queue, const Delivery& d, std::uint64_t due,
   const bool last = spent(queue, *s, d.word);
   if (!last && due == 0 && reason.empty()) {
     const TaggedWord ready = TaggedWord::make(kSlotReady, {}, d.word.generation());
+    // Told while it is still ours: nobody can end it before that, and be told of first.
+    if (load(s->word) == d.word) tell_moved(*s, d.word, meta, kSlotReady, 0);
     if (!change(s->word, d.word, ready)) return not_owner();
     CELERIAC_CRASH_POINT("queue.nack.decided");
     add(q.reserved, -1);
@@ -67,6 +69,7 @@ void Queues::return_reserved(const QueueRef& queue, SlotRef ref, TaggedWord mine
   if (due != 0) ref.slot->due.store(make_due(due, mine.generation()), std::memory_order_relaxed);
   const unsigned state = due == 0 ? kSlotReady : kSlotDelayed;
   const SlotMeta meta{ref.slot->meta.load(std::memory_order_relaxed)};
+  tell_moved(*ref.slot, mine, meta, state, due);
   if (!change(ref.slot->word, mine, TaggedWord::make(state, {}, mine.generation()))) return;
   CELERIAC_CRASH_POINT("queue.return.decided");
   add(q.reserved, -1);
@@ -154,9 +157,12 @@ void Queues::bury(const QueueRef& queue, SlotRef ref, TaggedWord mine, End end, 
     left(q);
     return;
   }
-  const SlotMeta meta{s.meta.load(std::memory_order_relaxed)};
-  s.meta.store(meta.with_end(end, deliveries_of(s, mine)).bits, std::memory_order_release);
-  s.due.store(now_ns(), std::memory_order_relaxed);
+  const SlotMeta meta =
+      SlotMeta{s.meta.load(std::memory_order_relaxed)}.with_end(end, deliveries_of(s, mine));
+  const std::uint64_t now = now_ns();
+  tell_moved(s, mine, meta, kSlotDead, now);
+  s.meta.store(meta.bits, std::memory_order_release);
+  s.due.store(now, std::memory_order_relaxed);
   CELERIAC_CRASH_POINT("queue.bury.written");
   if (!retained_.add(queue, ref, mine, kSlotDead, me)) return;
   add(q.reserved, -1);
@@ -173,6 +179,7 @@ void Queues::transfer(const QueueRef& from, const QueueRef& to, SlotRef ref, Tag
   const SlotMeta meta{s.meta.load(std::memory_order_relaxed)};
   const SlotMeta there = meta.with_end(end, deliveries_of(s, mine))
                              .moved(to.index, static_cast<std::uint16_t>(to.generation));
+  tell_behind(to, s, there, make_hint(ref.index, put_generation(s)));
   s.sequence.store(target.next_sequence.fetch_add(1, std::memory_order_relaxed),
                    std::memory_order_relaxed);
   s.expires.store(kNever, std::memory_order_relaxed);
@@ -227,6 +234,7 @@ std::uint64_t Queues::retry_dead(const QueueRef& queue, const std::vector<std::u
   const auto revive = [&](const Retained::Ended& e) {
     layout::Slot& s = *e.ref.slot;
     const SlotMeta meta = SlotMeta{s.meta.load(std::memory_order_relaxed)}.with_end(End::kNone, 0);
+    tell_behind(queue, s, meta, make_hint(e.ref.index, put_generation(s)));
     s.sequence.store(q.next_sequence.fetch_add(1, std::memory_order_relaxed),
                      std::memory_order_relaxed);
     s.due.store(0, std::memory_order_relaxed);

@@ -141,15 +141,21 @@ bool Queues::cancel(const QueueRef& queue, std::uint64_t id, OwnerTag me) {
   }
 }
 
-void Queues::pause(const QueueRef& queue) {
+Status Queues::pause(const QueueRef& queue, OwnerTag me) {
+  Status told = directory_.tell_paused(queue, true, me);
+  if (!told) return told;
   queue.record->paused.store(1, std::memory_order_seq_cst);
   CELERIAC_CRASH_POINT("queue.pause.stored");
+  return Status::ok();
 }
 
-void Queues::resume(const QueueRef& queue) {
+Status Queues::resume(const QueueRef& queue, OwnerTag me) {
+  Status told = directory_.tell_paused(queue, false, me);
+  if (!told) return told;
   queue.record->paused.store(0, std::memory_order_seq_cst);  // G6
   CELERIAC_CRASH_POINT("queue.resume.stored");
   parking_.wake_all(*queue.record);
+  return Status::ok();
 }
 
 std::uint64_t Queues::oldest(const QueueRef& queue) {

@@ -39,7 +39,7 @@ Result<std::uint64_t> Queues::write_body(const Outgoing& m, OwnerTag me) {
   char* p = base_.heap.payload(block.value(), bytes);
   if (p == nullptr) return Status(Code::kCorrupt, "the heap gave a block that isn't one");
   const layout::MessageHead head{static_cast<std::uint32_t>(m.headers.size()),
-                                 checksum(m.headers, m.body), m.body.size(), 0};
+                                 checksum(m.headers, m.body), m.body.size(), 0, 0};
   copy_in(p, &head, sizeof head);
   copy_in(p + sizeof head, m.headers.data(), m.headers.size());
   copy_in(p + body_offset(m.headers.size()), m.body.data(), m.body.size());
@@ -94,9 +94,9 @@ Status Queues::count_in(const QueueRef& queue, const QueueLimits& limits, OwnerT
   return full(limits.max_length);
 }
 
-// REQUIRES: the message is counted in. `*put`: it is there, and no other with its key.
-Result<std::uint64_t> Queues::put_counted(const QueueRef& queue, const Outgoing& m, bool* put,
-                                          OwnerTag me) {
+// A message that nobody sees yet, in a slot of its own; in that of `was`, if it is free.
+Result<Queues::Prepared> Queues::prepare(const QueueRef& queue, const Outgoing& m, const Was& was,
+                                         OwnerTag me) {
   if (m.due != 0) {
     Status room = timers_.reserve(me);
     if (!room) {
@@ -104,58 +104,129 @@ Result<std::uint64_t> Queues::put_counted(const QueueRef& queue, const Outgoing&
     }
   }
   Result<std::uint64_t> block = write_body(m, me);
-  if (!block) return block;
-  Result<SlotRef> slot = slots_.acquire(me);
-  if (!slot) {
-    base_.heap.release(block.value(), me);
-    return slot.status();
+  if (!block) return block.status();
+  SlotRef ref;
+  if (was.id != 0) {
+    ref = slots_.acquire_at(hint_index(was.id), hint_generation(was.id) + was.deliveries, me);
   }
-  layout::QueueRecord& q = *queue.record;
-  layout::Slot& s = *slot.value().slot;
+  if (ref.slot == nullptr) {
+    Result<SlotRef> any = slots_.acquire(me);
+    if (!any) {
+      base_.heap.release(block.value(), me);
+      return any.status();
+    }
+    ref = any.value();
+  }
+  layout::Slot& s = *ref.slot;
   const TaggedWord writing = load(s.word);
+  const std::uint32_t first = writing.generation() - was.deliveries;
   const SlotMeta meta =
       SlotMeta::make(queue.index, static_cast<std::uint16_t>(queue.generation), m.priority);
   s.meta.store(meta.bits, std::memory_order_relaxed);
   s.due.store(m.due == 0 ? 0 : make_due(m.due, writing.generation()), std::memory_order_relaxed);
   s.expires.store(m.expires, std::memory_order_relaxed);
-  s.first.store(make_first(writing.generation(), writing.generation()), std::memory_order_relaxed);
+  s.first.store(make_first(first, first), std::memory_order_relaxed);
   s.enqueued.store(now_ns(), std::memory_order_relaxed);
   s.body.store(block.value(), std::memory_order_release);
   CELERIAC_CRASH_POINT("queue.put.body");
   base_.heap.make_live(block.value(), me);
+  return Prepared{ref, writing, make_hint(ref.index, first)};
+}
 
-  const unsigned state = m.due == 0 ? kSlotReady : kSlotDelayed;
-  const layout::Hint id = make_hint(slot.value().index, writing.generation());
-  const TaggedWord published = TaggedWord::make(state, {}, writing.generation());
-  const auto publish = [&] {
-    s.sequence.store(q.next_sequence.fetch_add(1, std::memory_order_relaxed),
-                     std::memory_order_relaxed);
-    add(m.due == 0 ? q.ready : q.delayed, 1);
-    // L1: seq_cst, before the look at the lane's overflow. Q4: from here on the message exists.
-    s.word.store(published.bits, std::memory_order_seq_cst);
-    CELERIAC_CRASH_POINT("queue.put.published");
-    if (m.due == 0) {
-      make_ready(q, meta, id, false, me);
-    } else if (timers_.insert(m.due, id, me)) {
-      wake_one(q);  // somebody must set his alarm anew
-    }
-    CELERIAC_CRASH_POINT("queue.put.woken");
+// Ready, or delayed until `due`; the word that it has then.
+TaggedWord Queues::publish(const QueueRef& queue, const Prepared& p, std::uint64_t due,
+                           OwnerTag me) {
+  layout::QueueRecord& q = *queue.record;
+  layout::Slot& s = *p.ref.slot;
+  const SlotMeta meta{s.meta.load(std::memory_order_relaxed)};
+  const unsigned state = due == 0 ? kSlotReady : kSlotDelayed;
+  const TaggedWord published = TaggedWord::make(state, {}, p.writing.generation());
+  const layout::Hint hint = make_hint(p.ref.index, p.writing.generation());
+  s.sequence.store(q.next_sequence.fetch_add(1, std::memory_order_relaxed),
+                   std::memory_order_relaxed);
+  add(due == 0 ? q.ready : q.delayed, 1);
+  // L1: seq_cst, before the look at the lane's overflow. Q4: from here on the message exists.
+  s.word.store(published.bits, std::memory_order_seq_cst);
+  CELERIAC_CRASH_POINT("queue.put.published");
+  if (due == 0) {
+    make_ready(q, meta, hint, false, me);
+  } else if (timers_.insert(due, hint, me)) {
+    wake_one(q);  // somebody must set his alarm anew
+  }
+  CELERIAC_CRASH_POINT("queue.put.woken");
+  return published;
+}
+
+void Queues::abandon(const Prepared& p, OwnerTag me) {
+  const TaggedWord taken = TaggedWord::make(kSlotReclaim, me, p.writing.generation());
+  if (change(p.ref.slot->word, p.writing, taken)) slots_.reclaim(*p.ref.slot, taken, me);
+}
+
+// REQUIRES: the message is counted in. `*put`: it is there, and no other with its key.
+Result<std::uint64_t> Queues::put_counted(const QueueRef& queue, const Outgoing& m, bool* put,
+                                          OwnerTag me) {
+  const Result<Prepared> prepared = prepare(queue, m, {}, me);
+  if (!prepared) return prepared.status();
+  const Prepared& p = prepared.value();
+  TaggedWord published;
+  const auto show = [&]() -> Status {
+    Status told = tell_put(queue, {&m, 1}, {&p, 1});
+    if (told) published = publish(queue, p, m.due, me);
+    return told;
   };
+  Result<std::uint64_t> holder = p.id;
   if (m.key.given()) {
-    Result<std::uint64_t> holder = dedup_.put(queue, m.key, m.key_ns, id, publish, me);
-    if (!holder || holder.value() != id) {
-      const TaggedWord taken = TaggedWord::make(kSlotReclaim, me, writing.generation());
-      if (change(s.word, writing, taken)) slots_.reclaim(s, taken, me);
-      return holder;
-    }
-  } else {
-    publish();
+    holder = dedup_.put(queue, m.key, m.key_ns, p.id, show, me);
+  } else if (Status shown = show(); !shown) {
+    holder = shown;
+  }
+  if (!holder || holder.value() != p.id) {
+    abandon(p, me);
+    return holder;
   }
   // Deleted meanwhile: whoever deleted may have scanned before the message was there. If it can't
   // be taken back, it was consumed, or purged by the deleter: then it was put.
-  if (!directory_.current(queue) && reclaim_if(s, published, me)) return deleted();
+  if (!directory_.current(queue) && reclaim_if(*p.ref.slot, published, me)) return deleted();
   *put = true;
-  return id;
+  return p.id;
+}
+
+std::size_t Queues::put_together(const QueueRef& queue, std::span<const Outgoing> messages,
+                                 std::vector<std::uint64_t>* ids, OwnerTag me) {
+  layout::QueueRecord& q = *queue.record;
+  if (!directory_.current(queue)) return 0;
+  const QueueLimits limits = directory_.limits(q);
+  if (limits.max_length != 0) recount(me);
+  const OperationScope operation(base_.owners.record(me.slot));
+  std::vector<Prepared> all;
+  all.reserve(messages.size());
+  const auto count_out = [&] {
+    q.length.fetch_sub(1, std::memory_order_seq_cst);
+    made_room(q.room, 1);
+  };
+  for (const Outgoing& m : messages) {
+    if (!count_in(queue, limits, me)) break;
+    const Result<Prepared> p = prepare(queue, m, {}, me);
+    if (!p) {
+      count_out();
+      break;
+    }
+    all.push_back(p.value());
+  }
+  if (all.empty()) return 0;
+  if (!tell_put(queue, messages.first(all.size()), all)) {
+    for (const Prepared& p : all) {
+      abandon(p, me);
+      count_out();
+    }
+    return 0;
+  }
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    const TaggedWord published = publish(queue, all[i], messages[i].due, me);
+    if (!directory_.current(queue)) reclaim_if(*all[i].ref.slot, published, me);
+    ids->push_back(all[i].id);
+  }
+  return all.size();
 }
 
 Result<std::uint64_t> Queues::put(const QueueRef& queue, const Outgoing& m, OwnerTag me,

@@ -138,7 +138,9 @@ Status Queues::ack(const QueueRef& queue, const Delivery& d, OwnerTag me) {
     const TaggedWord mine = TaggedWord::make(kSlotReturning, me, d.word.generation());
     if (!change(s->word, d.word, mine)) return not_owner();
     CELERIAC_CRASH_POINT("queue.ack.taken");
-    s->due.store(now_ns(), std::memory_order_relaxed);
+    const std::uint64_t now = now_ns();
+    tell_moved(*s, mine, SlotMeta{s->meta.load(std::memory_order_relaxed)}, kSlotDone, now);
+    s->due.store(now, std::memory_order_relaxed);
     if (!retained_.add(queue, {d.index, s}, mine, kSlotDone, me)) return not_owner();
   } else {
     const TaggedWord taken = TaggedWord::make(kSlotReclaim, me, d.word.generation());

@@ -36,6 +36,7 @@
 
 #include <array>
 #include <functional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -58,7 +59,22 @@ struct Outgoing {
   std::uint64_t due = 0;  // 0 = now
   std::uint64_t expires = kNever;
   DedupKey key{};
-  std::uint64_t key_ns = 0;  // the key's window; 0 = as long as the message isn't done
+  std::uint64_t key_ns = 0;     // the key's window; 0 = as long as the message isn't done
+  std::string_view key_text{};  // what `key` is the hash of, for the journal
+};
+
+// A message as the journal has it.
+struct Restored {
+  Outgoing message;
+  std::uint64_t number = 0;  // in the journal
+  std::uint64_t id = 0;      // what it was; kept where its slot is free
+  unsigned state = kSlotReady;
+  std::uint64_t enqueued = 0;
+  std::uint64_t ended = 0;  // kSlotDead, kSlotDone: since when
+  std::uint32_t deliveries = 0;
+  std::uint8_t end = 0;  // of Slot.meta
+  std::uint8_t end_deliveries = 0;
+  std::string_view reason;
 };
 
 // A reserved message. The views lead into the arena and stay valid until ack, nack or close.
@@ -116,6 +132,18 @@ class Queues {
   }
   QueueDirectory& directory() { return directory_; }
   Parking& parking() { return parking_; }
+  // Everything that changes queues is told to the sink from now on. REQUIRES: as Slots::set_sink().
+  void set_sink(JournalSink* sink) {
+    slots_.set_sink(sink);
+    directory_.set_sink(sink);
+  }
+
+  // A message that the journal has, without telling it: its id here. Bounds of the queue don't
+  // count. kQueueFull: no memory. Crash-safe: as put(); but see engine/local/durable.hpp.
+  Result<std::uint64_t> restore(const QueueRef& queue, const Restored& message, OwnerTag me);
+  // A key that stands for a message, which may be gone, until a moment. Crash-safe: as put().
+  Status restore_key(const QueueRef& queue, DedupKey key, std::uint64_t until, std::uint64_t id,
+                     OwnerTag me);
 
   // The message's id; with a key that is taken, that of the message that is there, and nothing was
   // put. kQueueFull (max_length, slots or memory), kValueTooLarge, kNotFound (the queue was
@@ -123,6 +151,11 @@ class Queues {
   // Thread-safe. Crash-safe: dies before step 4 = not put; after = put.
   Result<std::uint64_t> put(const QueueRef& queue, const Outgoing& message, OwnerTag me,
                             layout::RoomWord** lacking = nullptr);
+  // The same of messages without keys, as one: as many of the first as can be put at once, which
+  // may be none; why not, put() says of the next one. Adds their ids.
+  // Thread-safe. Crash-safe: each as put(); dies before the first step 4 = none is put.
+  std::size_t put_together(const QueueRef& queue, std::span<const Outgoing> messages,
+                           std::vector<std::uint64_t>* ids, OwnerTag me);
   // Sleeps until there may be room, or the deadline; or kInterrupted. REQUIRES: `seen` is from
   // await_room(), and a put() after that lacked the same. `poll_ns`: as of wait().
   // Thread-safe. Crash-safe: who sleeps has put nothing.
@@ -171,9 +204,9 @@ class Queues {
   bool cancel(const QueueRef& queue, std::uint64_t id, OwnerTag me);
 
   // Nothing is delivered until resume(). Thread-safe. Crash-safe: one store.
-  void pause(const QueueRef& queue);
+  Status pause(const QueueRef& queue, OwnerTag me);
   // Thread-safe. Crash-safe: one store; who sleeps and wasn't woken is by recovery.
-  void resume(const QueueRef& queue);
+  Status resume(const QueueRef& queue, OwnerTag me);
   static bool paused(const QueueRef& q) {
     return q.record->paused.load(std::memory_order_seq_cst) != 0;  // G6
   }
@@ -208,6 +241,26 @@ class Queues {
 
  private:
   Result<std::uint64_t> write_body(const Outgoing& message, OwnerTag me);
+  struct Prepared {
+    SlotRef ref;
+    TaggedWord writing;
+    std::uint64_t id = 0;
+  };
+  struct Was {
+    std::uint64_t id = 0;  // 0 = a new one
+    std::uint32_t deliveries = 0;
+  };
+  Result<Prepared> prepare(const QueueRef& queue, const Outgoing& m, const Was& was, OwnerTag me);
+  TaggedWord publish(const QueueRef& queue, const Prepared& p, std::uint64_t due, OwnerTag me);
+  void abandon(const Prepared& p, OwnerTag me);
+  // The journal hears of all or none. REQUIRES: as many of both; all are kWriting(me).
+  Status tell_put(const QueueRef& queue, std::span<const Outgoing> messages,
+                  std::span<const Prepared> prepared);
+  // What becomes of a message: `meta` as it will be. REQUIRES: the word is `mine`, of this process.
+  void tell_moved(const layout::Slot& s, TaggedWord mine, SlotMeta meta, unsigned state,
+                  std::uint64_t at);
+  // To another queue, or to the end of its own; as tell_moved().
+  void tell_behind(const QueueRef& to, layout::Slot& s, SlotMeta meta, std::uint64_t id);
   bool claim(const QueueRef& queue, layout::Hint hint, Delivery* to, OwnerTag me);
   // Where headers and body are, within their block, and what they should sum up to.
   bool find_body(const layout::Slot& slot, Delivery* to, std::uint32_t* crc);

@@ -99,6 +99,8 @@ void Queues::repair_slot(const DeadOwners& dead, std::uint32_t index, layout::Sl
     bury(q, {index, &s}, mine, End::kOwnerDied, me);
     return;
   }
+  // The journal may have heard where it was to go, and not that it didn't get there.
+  if (w.state() == kSlotReturning) tell_moved(s, w, meta, kSlotReady, 0);
   // Who has no identity can't bury it: then it is delivered once more.
   if (!change(s.word, w, TaggedWord::make(kSlotReady, {}, w.generation()))) return;
   CELERIAC_CRASH_POINT("queue.repair.returned");

@@ -41,6 +41,22 @@ SlotRef Slots::scan(std::uint32_t from, std::uint32_t steps, std::uint32_t n, Ow
   return {};
 }
 
+SlotRef Slots::acquire_at(std::uint32_t index, std::uint32_t generation, OwnerTag me) {
+  while (index >= count()) {
+    if (index / layout::kSlotsPerChunk >= layout::kMaxSlotChunks) return {};
+    if (!add_chunk(chunks(), me)) return {};
+  }
+  layout::Slot* s = at(index);
+  if (s == nullptr) return {};
+  const TaggedWord w = load(s->word);
+  if (w.state() != kSlotFree ||
+      !change(s->word, w, TaggedWord::make(kSlotWriting, me, generation))) {
+    return {};
+  }
+  directory_.used.fetch_add(1, std::memory_order_relaxed);
+  return {index, s};
+}
+
 Result<SlotRef> Slots::acquire(OwnerTag me) {
   for (;;) {
     const std::uint32_t n = count();
@@ -60,6 +76,17 @@ Result<SlotRef> Slots::acquire(OwnerTag me) {
     found = scan(from, n, n, me);
     if (found.slot != nullptr) return found;
     return added;
+  }
+}
+
+// Generations of slots that were lost and made anew don't begin where they did: what was the id of
+// a message that is gone is not soon another's.
+void Slots::begin_anywhere(layout::Word* words, std::uint64_t n) {
+  std::uint32_t from = 0;
+  random_bytes(&from, sizeof from);
+  for (std::uint64_t i = 0; i < n; ++i) {
+    words[i * sizeof(layout::Slot) / sizeof(layout::Word)].store(
+        TaggedWord::make(kSlotFree, {}, from).bits, std::memory_order_relaxed);
   }
 }
 
@@ -90,6 +117,7 @@ Status Slots::add_chunk(std::uint32_t seen, OwnerTag me) {
   for (std::uint64_t i = 0; i < n * kChunkBytes / sizeof(layout::Word); ++i) {
     words[i].store(0, std::memory_order_relaxed);
   }
+  if (sink_ != nullptr) begin_anywhere(words, n * layout::kSlotsPerChunk);
   pending.store(base_.heap.ticket(block.value()), std::memory_order_release);
   base_.heap.make_live(block.value(), me);
   CELERIAC_CRASH_POINT("queue.slots.live");
@@ -151,10 +179,25 @@ void Slots::forget(const LiveBlocks& live) {
   });
 }
 
-std::uint64_t* Slots::reason_of(const layout::Slot& slot) {
+layout::MessageHead* Slots::head(const layout::Slot& slot) {
   char* p =
       base_.heap.payload(slot.body.load(std::memory_order_acquire), sizeof(layout::MessageHead));
-  return p == nullptr ? nullptr : &reinterpret_cast<layout::MessageHead*>(p)->reason;
+  return reinterpret_cast<layout::MessageHead*>(p);
+}
+
+std::uint64_t* Slots::reason_of(const layout::Slot& slot) {
+  layout::MessageHead* h = head(slot);
+  return h == nullptr ? nullptr : &h->reason;
+}
+
+std::uint64_t Slots::number(const layout::Slot& slot) {
+  layout::MessageHead* h = sink_ == nullptr ? nullptr : head(slot);
+  return h == nullptr ? 0 : std::atomic_ref(h->journal).load(std::memory_order_relaxed);
+}
+
+void Slots::set_number(const layout::Slot& slot, std::uint64_t number) {
+  layout::MessageHead* h = head(slot);
+  if (h != nullptr) std::atomic_ref(h->journal).store(number, std::memory_order_relaxed);
 }
 
 std::uint64_t Slots::reason_block(const layout::Slot& slot) {
@@ -208,6 +251,11 @@ void Slots::recount_used() {
 }
 
 void Slots::reclaim(layout::Slot& slot, TaggedWord word, OwnerTag freer) {
+  if (const std::uint64_t told = number(slot); told != 0) {
+    sink_->ended(told);
+    CELERIAC_CRASH_POINT("queue.reclaim.told");
+    set_number(slot, 0);
+  }
   // Before the body, which leads to it. A ticket of what is garbage leads nowhere.
   const std::uint64_t reason = reason_block(slot);
   if (reason != 0) base_.heap.condemn(reason, word.owner());

@@ -39,6 +39,7 @@
 #include <string_view>
 
 #include "memory/base.hpp"
+#include "queue/journal_sink.hpp"
 
 namespace celeriac {
 
@@ -141,17 +142,28 @@ class Slots {
   // A slot in kWriting(me). kQueueFull when there is none and no memory for more.
   // Thread-safe. Crash-safe: Q1.
   Result<SlotRef> acquire(OwnerTag me);
+  // The same of that slot, with a generation of the caller's; null when it isn't to be had.
+  // Thread-safe. Crash-safe: Q1.
+  SlotRef acquire_at(std::uint32_t index, std::uint32_t generation, OwnerTag me);
   // kReclaim(owner) -> kFree, giving the body back. `freer` frees the block afterwards; invalid
   // when the caller repairs for the dead: then the sweep does.
   // Crash-safe: Q3; whoever repairs after a death in here does the rest.
   void reclaim(layout::Slot& slot, TaggedWord word, OwnerTag freer);
 
   // Keeps the text with the message, in place of what was said before; at most kMaxReasonBytes.
-  // Without memory nothing is kept. REQUIRES: the word is kReturning(me).
+  // Without memory nothing is kept. REQUIRES: the word is kReturning(me), or kWriting(me).
   // Crash-safe: the block counts once it is live, and is named by a ticket: one life of it.
   void set_reason(layout::Slot& slot, std::string_view text, OwnerTag me);
   // What is kept; empty when there is nothing. REQUIRES: the caller looks at the slot's word again.
   std::string reason(const layout::Slot& slot);
+
+  // Null for a store without a journal. REQUIRES: it outlives this; set before anything is used.
+  void set_sink(JournalSink* sink) { sink_ = sink; }
+  JournalSink* sink() const { return sink_; }
+  // Of the message in the journal; 0 = it isn't there. REQUIRES: the slot is the caller's.
+  std::uint64_t number(const layout::Slot& slot);
+  // Crash-safe: one word, of a message that nobody else has.
+  void set_number(const layout::Slot& slot, std::uint64_t number);
 
   // Chunks and bodies that are hidden in the heap: messages that are damaged, or gone.
   // REQUIRES: nobody else uses the arena. Crash-safe: idempotent.
@@ -175,6 +187,7 @@ class Slots {
   }
 
  private:
+  layout::MessageHead* head(const layout::Slot& slot);
   std::uint64_t* reason_of(const layout::Slot& slot);
   std::uint64_t reason_block(const layout::Slot& slot);
   std::uint32_t chunks() const {
@@ -183,11 +196,13 @@ class Slots {
   layout::Slot* chunk(std::uint32_t c);
   SlotRef scan(std::uint32_t from, std::uint32_t steps, std::uint32_t n, OwnerTag me);
   Status add_chunk(std::uint32_t seen, OwnerTag me);
+  static void begin_anywhere(layout::Word* words, std::uint64_t n);
   void link(std::uint64_t block, std::uint32_t first, std::uint32_t n);
   void settle(OwnerTag me);
 
   Base& base_;
   layout::SlotDirectory& directory_;
+  JournalSink* sink_ = nullptr;
   std::atomic<std::uint32_t> cursor_{0};
 };
 

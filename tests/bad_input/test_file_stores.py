@@ -173,14 +173,6 @@ def test_what_is_not_of_an_earlier_boot_stays_an_error(
     (path / "arena").unlink()
 
 
-def test_no_queues_yet(url: str) -> None:
-    store = celeriac.connect(url)
-    with pytest.raises(celeriac.ConfigurationError, match=r"no queue 'q'.*keep queues.*shm://NAME"):
-        store.queue("q")
-    assert store.queues() == []
-    assert store.stats()["queues"] == {}
-
-
 def test_the_command_line(url: str) -> None:
     celeriac.connect(url).cache("shown").set("k", 1)
     done = subprocess.run(

@@ -26,7 +26,7 @@ import celeriac
         ("file:///tmp/../etc", r"without '\.\.'"),
         ("file:///tmp/%2E%2E/etc", r"without '\.\.'"),
         ("file:///tmp/a%00b", "is not the path"),
-        ("file:///tmp/app?durability=always", "unknown option 'durability' for file://"),
+        ("file:///tmp/app?durability=alway", "durability='alway' is not.*Did you mean 'always'"),
         ("file:///no/such/parent", "can't make directory /no/such/parent: No such file"),
         ("redis://localhost/0", "redis:// is reserved"),
         ("redis+cluster://a,b", "is reserved"),

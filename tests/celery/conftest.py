@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +15,9 @@ import pytest
 
 import celeriac
 import celeriac.celery  # registers the transport for bare kombu
+
+#: Kind of store that these tests use: "shm", or "file" by CELERIAC_TEST_STORE.
+STORE = os.environ.get("CELERIAC_TEST_STORE", "shm")
 
 # Helpers of these tests; pytest's importlib mode leaves sys.path alone.
 sys.path.insert(0, str(Path(__file__).parent / "support"))
@@ -25,9 +30,25 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture
 def store_url() -> Iterator[str]:
     """URL of a store that exists for one test."""
-    url = f"shm://t-{uuid.uuid4().hex[:12]}?memory=64M"
+    yield from _store(STORE)
+
+
+def _store(kind: str) -> Iterator[str]:
+    name = f"t-{uuid.uuid4().hex[:12]}"
+    place = f"file://{tempfile.gettempdir()}/celeriac-{name}" if kind == "file" else f"shm://{name}"
+    url = f"{place}?memory=64M"
     yield url
-    celeriac.connect(url).destroy(force=True)
+    store = celeriac.connect(url)
+    path = Path(store.path)
+    store.destroy(force=True)
+    if kind == "file":
+        path.rmdir()
+
+
+@pytest.fixture(params=["shm", "file"])
+def both_stores(request: pytest.FixtureRequest) -> Iterator[str]:
+    """As `store_url`, of each kind of store."""
+    yield from _store(request.param)
 
 
 @pytest.fixture

@@ -353,18 +353,7 @@ def test_a_beat_that_only_waits_stops_at_once(
 
 
 @pytest.mark.worker
-def test_beat_on_a_file_store_says_what_that_store_can_do(
-    celery: Callable[..., Any], tmp_path: Path
-) -> None:
+def test_beat_on_a_file_store(celery: Callable[..., Any], tmp_path: Path) -> None:
     url = f"file://{tmp_path}/store-{uuid.uuid4().hex[:6]}?memory=32M"
-    beat = celery("beat", "beat", "--scheduler", SCHEDULER, "--pidfile=", CELERIAC_TEST_URL=url)
-    refused = ""
-    try:
-        celeriac.connect(url).queue("celery")
-    except celeriac.ConfigurationError as error:
-        refused = str(error).split(": ", 1)[1]
-    if refused:
-        assert beat.process.wait(60) != 0
-        assert refused in beat.text()
-    else:
-        wait_until(lambda: celeriac.connect(url).table(TABLE).items(), what="beat's entries")
+    celery("beat", "beat", "--scheduler", SCHEDULER, "--pidfile=", CELERIAC_TEST_URL=url)
+    wait_until(lambda: celeriac.connect(url).table(TABLE).items(), what="beat's entries")

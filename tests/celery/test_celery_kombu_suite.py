@@ -1,4 +1,6 @@
-"""kombu's own integration tests for transports: all of their classes, unchanged, without reruns."""
+"""kombu's own integration tests for transports: all of their classes, unchanged, without reruns,
+on both kinds of store.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +19,11 @@ except Unavailable as exc:
 
 
 @pytest.fixture
+def store_url(both_stores: str) -> str:
+    return both_stores
+
+
+@pytest.fixture
 def invalid_connection() -> kombu.Connection:
     return kombu.Connection("celeriac+shm://no/such/name?create=false")
 
@@ -25,10 +32,11 @@ def invalid_connection() -> kombu.Connection:
 def failover_connection(store_url: str) -> Iterator[kombu.Connection]:
     """A store that isn't there, and one that is, by a URL that kombu takes apart itself.
 
-    The tests tell the two by their ports. A store has none, so that of the second doesn't matter.
+    The tests tell the two by their ports. A store has none, so that it doesn't matter.
     """
     dead = f"celeriac+shm://absent-{uuid.uuid4().hex}?create=false"
-    live = "celeriac+" + store_url.partition("?")[0] + ":1"
+    live = "celeriac+" + store_url.partition("?")[0]
+    live = live.replace("//", "//:1", 1) if "file://" in live else live + ":1"
     connection = kombu.Connection(f"{dead};{live}")
     yield connection
     connection.release()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import kombu
@@ -94,16 +93,6 @@ def test_what_a_slow_subscriber_loses_is_counted(
     assert store.queue("slow", create=False).dropped() == 7
     kept = [channel.basic_get("slow", no_ack=True).payload for _ in range(5)]
     assert kept == [7, 8, 9, 10, 11]
-
-
-def test_a_file_store_has_no_broker_and_no_results_yet(tmp_path: Path) -> None:
-    url = f"celeriac+file://{tmp_path}/store"
-    app = Celery(broker=url, backend=url)
-    app.conf.broker_connection_retry = False
-    for use in (lambda: app.send_task("t"), lambda: app.AsyncResult("id").state):
-        with pytest.raises(Exception, match=r"Celery's tasks and results, in shm://NAME"):
-            use()
-    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.worker

@@ -19,7 +19,7 @@ namespace {
 
 using layout::HeaderFixed;
 
-constexpr std::uint64_t kFingerprint = 0x9B9CE0EBA9787A86ULL;
+constexpr std::uint64_t kFingerprint = 0x3A2040A473DC763AULL;
 
 TEST(Layout, FingerprintIsTheOneWrittenDown) {
   EXPECT_EQ(layout::fingerprint(), kFingerprint) << std::hex << layout::fingerprint();
@@ -43,9 +43,10 @@ TEST(Layout, SizesOfStructs) {
   EXPECT_EQ(sizeof(layout::Slot), 64U);
   EXPECT_EQ(sizeof(layout::DedupEntry), 32U);
   EXPECT_EQ(sizeof(layout::QueueConfigWords), 336U);
-  EXPECT_EQ(sizeof(layout::MessageHead), 24U);
+  EXPECT_EQ(sizeof(layout::MessageHead), 32U);
   EXPECT_EQ(sizeof(layout::TimerEntry), 16U);
   EXPECT_EQ(sizeof(layout::MutexWord), 24U);
+  EXPECT_EQ(sizeof(layout::JournalControl), 208U);
 }
 
 TEST(Layout, PlacesInsideStructs) {
@@ -62,6 +63,7 @@ TEST(Layout, PlacesInsideStructs) {
   EXPECT_EQ(offsetof(layout::SegmentRecord, place), 60U);
   EXPECT_EQ(offsetof(layout::LogRecord, ghosts), 104U);
   EXPECT_EQ(offsetof(layout::Slot, body), 40U);
+  EXPECT_EQ(offsetof(layout::JournalControl, current), 96U);
 }
 
 TEST(Layout, RegionsFollowOneAnotherOnPages) {

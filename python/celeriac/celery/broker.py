@@ -56,9 +56,7 @@ from celeriac.celery.queue_arguments import Arguments, ArgumentTable
 from celeriac.celery.queue_uses import Uses
 from celeriac.celery.revocations import Revocations
 from celeriac.celery.routing import TABLE, Routes, not_found
-from celeriac.errors import CeleriacError, ConfigurationError, StoreNotFound
-from celeriac.store import NO_QUEUES
-from celeriac.url import parse_url
+from celeriac.errors import CeleriacError, StoreNotFound
 
 if TYPE_CHECKING:
     from celeriac.queue import Queue
@@ -362,7 +360,5 @@ def open_broker(url: str, options: dict[str, Any]) -> Broker:
     with _lock:
         broker = _brokers.get(key)
         if broker is None or not broker.usable():
-            if parse_url(url, **options).is_file:
-                raise ConfigurationError(f"{url}: {NO_QUEUES}")
             broker = _brokers[key] = Broker(celeriac.connect(url, **options))
         return broker

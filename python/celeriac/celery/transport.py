@@ -80,6 +80,8 @@ def store_url(client: Any) -> str:
         # That is all of such a URL. A port, a path, a user would be those of the URL that kombu
         # switched from: it keeps what the next one doesn't have.
         url = f"shm://{hostname}"
+    elif scheme == "celeriac+file":  # the same: a path alone
+        url = f"file:///{(client.virtual_host or '').lstrip('/')}"
     else:
         credentials = ""
         if client.userid or client.password:

@@ -21,8 +21,9 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         help="run a store's recovery and show what it found",
         description="Runs the store's recovery routine, which any process may at any time, and "
         "shows the processes and the arena. Exit code 1 when a dead process had left something "
-        "behind, which has been cleaned up then, when corrupt data was dropped, when a process is "
-        "stopped, or when more processes are attached than the kernel lets wait for deaths.",
+        "behind, which has been cleaned up then, when corrupt data was dropped or a journal is "
+        "damaged, when a process is stopped, or when more processes are attached than the kernel "
+        "lets wait for deaths.",
     )
     parser.add_argument("url", metavar="URL", help="the store, for example shm://app")
     parser.set_defaults(run=run)
@@ -78,6 +79,13 @@ def find(
     if stats["corrupt"]:
         found = "part was" if stats["corrupt"] == 1 else "parts were"
         findings.append(f"{stats['corrupt']} corrupt {found} found and dropped")
+    if stats.get("journal_damages"):
+        findings.append("the journal was damaged when it was read: celeriac verify says where")
+    if stats.get("journal_failed"):
+        findings.append(
+            "the journal stopped, since its disk failed: look after that, then start any process "
+            "of the store again"
+        )
     living = sum(owner["state"] != "dead" for owner in owners)
     if most_watches is not None and living > most_watches:
         findings.append(

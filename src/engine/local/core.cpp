@@ -44,12 +44,21 @@ LocalCore::LocalCore(std::unique_ptr<Arena> arena, std::unique_ptr<Owners> owner
   listen();
 }
 
-Result<std::shared_ptr<LocalCore>> LocalCore::open(const ArenaOptions& options) {
+void LocalCore::use_journal(Durability level) {
+  durable_ = std::make_unique<Durable>(base_, queues_, level);
+  recovery_.add_finisher([this](const DeadOwners&) { durable_->adopt_unsynced(); });
+}
+
+Result<std::shared_ptr<LocalCore>> LocalCore::open(const ArenaOptions& options, Durability level) {
   for (int attempt = 0;; ++attempt) {
     Result<std::unique_ptr<Arena>> arena = Arena::open(options);
     if (!arena) return arena.status();
     Result<std::unique_ptr<Owners>> owners = Owners::open(*arena.value());
-    if (owners) return std::shared_ptr<LocalCore>(new LocalCore(arena.take(), owners.take()));
+    if (owners) {
+      std::shared_ptr<LocalCore> core(new LocalCore(arena.take(), owners.take()));
+      if (options.name.empty()) core->use_journal(level);
+      return core;
+    }
     const bool destroyed = !arena.value()->is_current();  // between the two steps
     if (!destroyed || !options.create || attempt == 16) return owners.status();
   }
@@ -99,6 +108,7 @@ Status LocalCore::close() {
   const OwnerTag me = owners_->current();
   if (me.valid()) {
     recovery_.release_own(me);
+    if (durable_ != nullptr) durable_->stop();
     owners_->leave();
     cache_.wake_all_waiters();  // as after a death
   }
@@ -133,6 +143,7 @@ void LocalCore::after_fork_in_child() noexcept {
   recovery_.after_fork_in_child();
   queues_.parking().after_fork_in_child();
   watcher_.after_fork_in_child();
+  if (durable_ != nullptr) durable_->after_fork_in_child();
   for (LocalWaiter* w : waiters_) w->after_fork_in_child();
 }
 

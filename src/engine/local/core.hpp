@@ -14,6 +14,7 @@
 #include "arena/recovery.hpp"
 #include "engine/engine.hpp"
 #include "engine/local/death_watcher.hpp"
+#include "engine/local/durable.hpp"
 #include "memory/base.hpp"
 #include "queue/queues.hpp"
 #include "store/cache.hpp"
@@ -24,7 +25,9 @@ class LocalWaiter;
 
 class LocalCore final : public ForkListener {
  public:
-  static Result<std::shared_ptr<LocalCore>> open(const ArenaOptions& options);
+  // `level`: of the queues of a store that has a journal, which is one in a directory of its own.
+  static Result<std::shared_ptr<LocalCore>> open(const ArenaOptions& options,
+                                                 Durability level = Durability::kEverySecond);
   ~LocalCore() override;
 
   // This process's tag, after the checks that every call begins with: the store isn't closed.
@@ -36,6 +39,25 @@ class LocalCore final : public ForkListener {
     }
     return base_.owners.identity();
   }
+
+  // The same for operations on queues: the arena holds what the journal does. `first`: of several
+  // that are confirmed at once.
+  Result<OwnerTag> enter_queues(bool first = true) {
+    Result<OwnerTag> me = enter();
+    if (me && durable_ != nullptr) {
+      if (first) Durable::forget();
+      Status loaded = durable_->begin(me.value());
+      if (!loaded) return loaded;
+    }
+    return me;
+  }
+  // Ends an operation on queues with what `done` says, when that is as durable as promised.
+  Status confirm(Status done, OwnerTag me) {
+    if (durable_ == nullptr) return done;
+    Status confirmed = durable_->confirm(me);
+    return done.is_ok() ? confirmed : done;
+  }
+  Durable* durable() { return durable_.get(); }  // null without a journal
 
   Base& base() { return base_; }
   Cache& cache() { return cache_; }
@@ -73,6 +95,7 @@ class LocalCore final : public ForkListener {
 
  private:
   LocalCore(std::unique_ptr<Arena> arena, std::unique_ptr<Owners> owners);
+  void use_journal(Durability level);
 
   std::unique_ptr<Arena> arena_;
   std::unique_ptr<Owners> owners_;
@@ -81,6 +104,7 @@ class LocalCore final : public ForkListener {
   Base base_;
   Cache cache_;
   Queues queues_;
+  std::unique_ptr<Durable> durable_;
   DeathWatcher watcher_;
   std::atomic<bool> closed_{false};
   std::atomic<int> handles_{0};
@@ -103,6 +127,10 @@ class LocalHandle {
   Result<OwnerTag> enter() {
     if (closed_.load(std::memory_order_acquire)) return core_->closed_error();
     return core_->enter();
+  }
+  Result<OwnerTag> enter_queues(bool first = true) {
+    if (closed_.load(std::memory_order_acquire)) return core_->closed_error();
+    return core_->enter_queues(first);
   }
   LocalCore& core() { return *core_; }
   bool is_open() const { return !closed_.load(std::memory_order_acquire) && core_->is_open(); }

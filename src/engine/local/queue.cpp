@@ -5,21 +5,29 @@
 #include "store/hash.hpp"
 
 namespace celeriac {
+namespace {
+
+constexpr std::size_t kTogether = 64;
+constexpr std::size_t kTogetherBytes = 256 << 10;  // others wait for the journal meanwhile
+
+}  // namespace
 
 Status LocalMessage::ack() {
-  const Result<OwnerTag> me = handle_->enter();
+  const Result<OwnerTag> me = handle_->enter_queues();
   if (!me) return me.status();
-  return handle_->core().queues().ack(queue_, delivery_, me.value());
+  return handle_->core().confirm(handle_->core().queues().ack(queue_, delivery_, me.value()),
+                                 me.value());
 }
 
 Status LocalMessage::nack(std::uint64_t due, std::string_view reason) {
-  const Result<OwnerTag> me = handle_->enter();
+  const Result<OwnerTag> me = handle_->enter_queues();
   if (!me) return me.status();
-  return handle_->core().queues().nack(queue_, delivery_, due, reason, me.value());
+  return handle_->core().confirm(
+      handle_->core().queues().nack(queue_, delivery_, due, reason, me.value()), me.value());
 }
 
 Status LocalMessage::extend(std::uint64_t deadline_ns) {
-  const Result<OwnerTag> me = handle_->enter();
+  const Result<OwnerTag> me = handle_->enter_queues();
   if (!me) return me.status();
   return handle_->core().queues().extend(queue_, delivery_, deadline_ns, me.value());
 }
@@ -67,17 +75,31 @@ Outgoing LocalQueue::outgoing(const PutRequest& m, const QueueRef& q) {
   if (m.key.empty()) return out;
   const std::uint64_t seed = handle_->core().arena().header().fixed.hash_seed;
   out.key = {hash_key(m.key, seed), hash_key(m.key, ~seed)};
+  out.key_text = m.key;
   out.key_ns =
       m.key_ns == kNever ? QueueDirectory::setting(q.record->settings.dedup_ttl) : m.key_ns;
   return out;
 }
 
 Result<std::uint64_t> LocalQueue::put(const PutRequest& m) {
+  Result<std::uint64_t> id = put_unconfirmed(m, true);
+  if (!id) return id;
+  Status confirmed = confirm();
+  if (!confirmed) return confirmed;
+  return id;
+}
+
+Status LocalQueue::confirm() {
+  const Result<OwnerTag> me = handle_->enter();
+  return me ? handle_->core().confirm(Status::ok(), me.value()) : me.status();
+}
+
+Result<std::uint64_t> LocalQueue::put_unconfirmed(const PutRequest& m, bool first) {
   LocalCore& core = handle_->core();
   layout::RoomWord* awaited = nullptr;
   std::uint32_t seen = 0;
-  for (int gone = 0;;) {
-    const Result<OwnerTag> me = handle_->enter();
+  for (int gone = 0;; first = false) {
+    const Result<OwnerTag> me = handle_->enter_queues(first);
     if (!me) return me.status();
     const Result<QueueRef> q = ref(me.value());
     if (!q) return q.status();
@@ -104,12 +126,37 @@ Result<std::uint64_t> LocalQueue::put(const PutRequest& m) {
 }
 
 Status LocalQueue::put_many(std::span<const PutRequest> messages, std::vector<std::uint64_t>* ids) {
-  for (const PutRequest& m : messages) {
-    Result<std::uint64_t> id = put(m);
-    if (!id) return id.status();
+  Status failed;
+  while (ids->size() < messages.size()) {
+    if (put_some(messages.subspan(ids->size()), ids)) continue;
+    Result<std::uint64_t> id = put_unconfirmed(messages[ids->size()], ids->empty());
+    failed = id.status();
+    if (!id) break;
     ids->push_back(id.value());
   }
-  return Status::ok();
+  if (ids->empty()) return failed;
+  Status confirmed = confirm();  // all at once
+  if (!confirmed) ids->clear();
+  return failed ? confirmed : failed;
+}
+
+// Those that one write of the journal takes, if there is one: more than one, or none.
+bool LocalQueue::put_some(std::span<const PutRequest> messages, std::vector<std::uint64_t>* ids) {
+  if (handle_->core().durable() == nullptr) return false;
+  std::size_t n = 0;
+  for (std::size_t bytes = 0; n < std::min(messages.size(), kTogether) && bytes < kTogetherBytes;
+       ++n) {
+    if (!messages[n].key.empty()) break;
+    bytes += messages[n].headers.size() + messages[n].body.size();
+  }
+  if (n < 2) return false;
+  const Result<OwnerTag> me = handle_->enter_queues(ids->empty());
+  const Result<QueueRef> q = me ? ref(me.value()) : Result<QueueRef>(me.status());
+  if (!q) return false;
+  std::vector<Outgoing> out;
+  out.reserve(n);
+  for (const PutRequest& m : messages.first(n)) out.push_back(outgoing(m, q.value()));
+  return handle_->core().queues().put_together(q.value(), out, ids, me.value()) != 0;
 }
 
 Status LocalQueue::get_many(std::size_t n, std::uint64_t deadline_ns,
@@ -125,7 +172,7 @@ Status LocalQueue::get_many(std::size_t n, std::uint64_t deadline_ns,
 
 Result<std::unique_ptr<EngineMessage>> LocalQueue::get(std::uint64_t deadline_ns) {
   for (;;) {
-    const Result<OwnerTag> me = handle_->enter();
+    const Result<OwnerTag> me = handle_->enter_queues();
     if (!me) return me.status();
     const Result<QueueRef> q = ref(me.value());
     if (!q) return q.status();
@@ -192,9 +239,9 @@ Result<bool> LocalQueue::cancel(std::uint64_t id) {
 }
 
 Status LocalQueue::pause(bool paused) {
-  return with([&](const QueueRef& q, OwnerTag) {
-    paused ? handle_->core().queues().pause(q) : handle_->core().queues().resume(q);
-    return Status::ok();
+  return with([&](const QueueRef& q, OwnerTag me) {
+    Queues& queues = handle_->core().queues();
+    return paused ? queues.pause(q, me) : queues.resume(q, me);
   });
 }
 
@@ -219,11 +266,14 @@ Result<std::vector<EngineConsumer>> LocalQueue::consumers() {
 }
 
 Result<bool> LocalQueue::remove() {
-  const Result<OwnerTag> me = handle_->enter();
+  const Result<OwnerTag> me = handle_->enter_queues();
   if (!me) return me.status();
   const QueueRef q = handle_->core().queues().directory().find(name_);
   if (q.record == nullptr) return false;
-  return handle_->core().queues().remove(q, me.value());
+  const bool removed = handle_->core().queues().remove(q, me.value());
+  Status confirmed = handle_->core().confirm(Status::ok(), me.value());
+  if (!confirmed) return confirmed;
+  return removed;
 }
 
 }  // namespace celeriac

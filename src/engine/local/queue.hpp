@@ -63,15 +63,22 @@ class LocalQueue final : public QueueEngine {
   static Status no_queue(const std::string& name);
 
  private:
-  // What follows with the record and the owner, or why there are none.
+  // What follows with the record and the owner, when it is as durable as promised; or why not.
   template <class Call>
   auto with(Call call) -> decltype(call(QueueRef{}, OwnerTag{})) {
-    const Result<OwnerTag> me = handle_->enter();
+    const Result<OwnerTag> me = handle_->enter_queues();
     if (!me) return me.status();
     const Result<QueueRef> q = ref(me.value());
     if (!q) return q.status();
-    return call(q.value(), me.value());
+    auto done = call(q.value(), me.value());
+    Status confirmed = handle_->core().confirm(Status::ok(), me.value());
+    if (!confirmed) return confirmed;
+    return done;
   }
+  // `first`: what this thread has written before is none of this operation.
+  Result<std::uint64_t> put_unconfirmed(const PutRequest& message, bool first);
+  bool put_some(std::span<const PutRequest> messages, std::vector<std::uint64_t>* ids);
+  Status confirm();
   Outgoing outgoing(const PutRequest& m, const QueueRef& q);
   void remember(const QueueRef& q) {
     ref_.store(static_cast<std::uint64_t>(q.generation) << 32U | q.index,

@@ -52,10 +52,11 @@ Result<std::shared_ptr<StoreEngine>> open_local(const LocalOptions& o) {
                                               " bytes is too small: an arena needs at least " +
                                               std::to_string(kMinimumMemory >> 20U) + " MiB");
     }
+    if (there->durable() != nullptr) there->durable()->raise(o.durability);
     return std::shared_ptr<StoreEngine>(
         std::make_shared<LocalStore>(std::make_shared<LocalHandle>(there), o));
   }
-  Result<std::shared_ptr<LocalCore>> core = LocalCore::open(options);
+  Result<std::shared_ptr<LocalCore>> core = LocalCore::open(options, o.durability);
   if (!core) return core.status();
   r.open[path] = core.value();
   return std::shared_ptr<StoreEngine>(
@@ -73,7 +74,7 @@ Result<std::unique_ptr<CacheEngine>> LocalStore::cache(const CacheRequest& reque
 
 Result<std::unique_ptr<QueueEngine>> LocalStore::queue(const std::string& name,
                                                        const QueueOptions& options) {
-  const Result<OwnerTag> me = handle_->enter();
+  const Result<OwnerTag> me = handle_->enter_queues();
   if (!me) return me.status();
   if (!options.create && handle_->core().queues().directory().find(name).record == nullptr) {
     return LocalQueue::no_queue(name);
@@ -82,6 +83,8 @@ Result<std::unique_ptr<QueueEngine>> LocalStore::queue(const std::string& name,
   const Result<QueueRef> ref =
       handle_->core().queues().open(name, options.given ? &config : nullptr, me.value());
   if (!ref) return ref.status();
+  Status confirmed = handle_->core().confirm(Status::ok(), me.value());
+  if (!confirmed) return confirmed;
   return std::unique_ptr<QueueEngine>(
       std::make_unique<LocalQueue>(handle_, name, options, ref.value()));
 }
@@ -99,19 +102,19 @@ Result<std::vector<std::string>> LocalStore::caches(bool tables) {
 }
 
 Result<bool> LocalStore::has_queue(const std::string& name) {
-  const Result<OwnerTag> me = handle_->enter();
+  const Result<OwnerTag> me = handle_->enter_queues();
   if (!me) return me.status();
   return handle_->core().queues().directory().find(name).record != nullptr;
 }
 
 Result<std::vector<std::string>> LocalStore::queues() {
-  const Result<OwnerTag> me = handle_->enter();
+  const Result<OwnerTag> me = handle_->enter_queues();
   if (!me) return me.status();
   return handle_->core().queues().directory().names();
 }
 
 Result<std::unique_ptr<WaiterEngine>> LocalStore::waiter() {
-  const Result<OwnerTag> me = handle_->enter();
+  const Result<OwnerTag> me = handle_->enter_queues();
   if (!me) return me.status();
   return std::unique_ptr<WaiterEngine>(std::make_unique<LocalWaiter>(handle_));
 }
@@ -123,16 +126,26 @@ Result<EngineStats> LocalStore::stats() {
   layout::Header& header = handle_->core().arena().header();
   std::uint64_t living = 0;
   for (const OwnerInfo& o : handle_->core().base().owners.list()) living += o.alive ? 1 : 0;
-  return EngineStats{{"memory_limit", h.capacity},
-                     {"memory_allocated", h.size},
-                     {"memory_free", h.free},
-                     {"memory_used", h.size - h.free},
-                     {"blocks", h.blocks},
-                     {"owners", living},
-                     {"reaped", header.reaped.load(std::memory_order_relaxed)},
-                     {"corrupt", header.corrupt.load(std::memory_order_relaxed)},
-                     {"layout_major", layout::kMajor},
-                     {"layout_minor", layout::kMinor}};
+  EngineStats all{{"memory_limit", h.capacity},
+                  {"memory_allocated", h.size},
+                  {"memory_free", h.free},
+                  {"memory_used", h.size - h.free},
+                  {"blocks", h.blocks},
+                  {"owners", living},
+                  {"reaped", header.reaped.load(std::memory_order_relaxed)},
+                  {"corrupt", header.corrupt.load(std::memory_order_relaxed)},
+                  {"layout_major", layout::kMajor},
+                  {"layout_minor", layout::kMinor}};
+  if (Durable* d = handle_->core().durable(); d != nullptr && d->loaded()) {
+    const layout::JournalControl& j = d->journal().control();
+    const std::uint64_t current = j.current.load(std::memory_order_relaxed);
+    all.emplace_back("journal_segments", current - j.oldest.load(std::memory_order_relaxed) + 1);
+    all.emplace_back("journal_records", d->journal().last());
+    all.emplace_back("journal_synced", d->journal().durable());
+    all.emplace_back("journal_damages", d->damages());
+    all.emplace_back("journal_failed", d->journal().health() ? 0U : 1U);
+  }
+  return all;
 }
 
 Result<std::vector<EngineOwner>> LocalStore::owners() {
@@ -177,6 +190,16 @@ Result<std::uint64_t> LocalStore::resize(std::uint64_t memory) {
   Result<std::uint64_t> ceiling = handle_->core().cache().resize(memory, me.value());
   handle_->core().queues().wake_putters();  // there may be more room
   return ceiling;
+}
+
+Status LocalStore::backup(const std::string& path) {
+  const Result<OwnerTag> me = handle_->enter_queues();
+  if (!me) return me.status();
+  if (handle_->core().durable() == nullptr) {
+    return {Code::kConfiguration, "the store at " + this->path() +
+                                      " has no journal: only file:// stores can be backed up"};
+  }
+  return handle_->core().durable()->journal().backup(path, me.value());
 }
 
 Status LocalStore::destroy(bool force) {

@@ -23,6 +23,7 @@ class LocalStore final : public StoreEngine {
   Result<bool> is_alive(const std::string& identity) override;
   Result<int> recover() override;
   Result<std::uint64_t> resize(std::uint64_t memory) override;
+  Status backup(const std::string& path) override;
   std::string path() const override { return handle_->core().arena().path(); }
   Status close() override { return handle_->close(); }
   bool is_open() const override { return handle_->is_open(); }

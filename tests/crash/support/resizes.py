@@ -21,7 +21,7 @@ def resize(v: Victim) -> None:
         bulk.set_many({f"b{i}": "s" * 1200 for i in range(3000)})
 
     v.call({"evict": "c"}, fill)
-    for size in (3_000_000, "2M", 9 << 18, "4M"):
+    for size in (2_500_000, "2M", 9 << 18, "4M"):
         v.put(f"m{size}", 3000, priority=0 if size == "4M" else 5)
         v.call({"evict": "c"}, fill)
         for key in ("k1", "k2"):
