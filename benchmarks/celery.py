@@ -172,6 +172,7 @@ def drain_floor(report: Report, options: Options, folder: Path) -> None:
                 capture_output=True,
                 text=True,
                 timeout=180,
+                start_new_session=True,  # as the other workers: the kernel shares by session
             )
             if done.returncode:
                 raise RuntimeError(f"the process of {name} failed:\n{done.stderr[-2000:]}")

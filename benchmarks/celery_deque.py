@@ -4,9 +4,9 @@ Nothing is encoded, nothing is copied, no other process sees it, and nothing sur
 broker, but the floor: what a publish or a task takes with it is Celery's and kombu's own time, and
 no transport can be faster without changing those.
 
-With the solo pool Celery asks such a transport for messages, as it does kombu's memory transport. The
-prefork pool runs in kombu's event loop; for it there is a second transport, which the loop calls before
-each time that it sleeps, without any descriptor.
+With the solo pool Celery asks such a transport for messages, as it does kombu's memory transport.
+The prefork pool runs in kombu's event loop; for it there is a second transport, which the loop
+calls before each time that it sleeps, without any descriptor.
 """
 
 from __future__ import annotations
