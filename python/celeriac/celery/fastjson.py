@@ -45,7 +45,7 @@ def encoder(item_separator: str = ", ", key_separator: str = ": ") -> Callable[[
 def decoder(object_hook: Callable[[dict[str, Any]], Any] | None = None) -> Callable[[str], Any]:
     """A function that gives the value of a text, as ``json.loads`` does. Thread-safe."""
     usual = json.JSONDecoder(object_hook=object_hook)
-    scan = usual.scan_once
+    scan: Callable[[str, int], tuple[Any, int]] = usual.scan_once  # type: ignore[attr-defined]
 
     def decode(text: str) -> Any:
         try:
