@@ -36,6 +36,12 @@ from .servers import directory, redis_missing, redis_server, store_url
 CHUNK = 20
 MOST_CHUNKS = 1000
 DRAIN = 3000
+SHAPES = (
+    ("solo, no results", "noop", "solo", 1),
+    ("solo, results kept", "add", "solo", 1),
+    ("prefork 2, no results", "noop", "prefork", 2),
+)
+"""Of working off: the case, the task, the pool and its size."""
 SAMPLES = 200
 PARTS = 100
 CHORDS = 5
@@ -122,12 +128,7 @@ def drain(report: Report, options: Options, every: list[System], folder: Path, n
     The queue is full before the worker starts, so that starting isn't counted.
     """
     count = 100 if options.quick else DRAIN
-    shapes = (
-        ("solo, no results", "noop", "solo", 1),
-        ("solo, results kept", "add", "solo", 1),
-        ("prefork 2, no results", "noop", "prefork", 2),
-    )
-    for case, name, pool, concurrency in shapes:
+    for case, name, pool, concurrency in SHAPES:
         if not report.wanted(DRAINS, case):
             continue
         for system in turns(every, number):
@@ -153,25 +154,30 @@ def fill(system: System, name: str, stamps: Stamps, count: int) -> None:
 
 
 def drain_floor(report: Report, options: Options, folder: Path) -> None:
-    """Working off on the two floors, each in a process that is publisher and worker."""
-    case = "solo, no results"
-    if not report.wanted(DRAINS, case):
-        return
+    """Working off on the two floors, each in a process that is publisher and worker.
+
+    kombu's memory transport knows no event loop, so it can't take part in a prefork worker's.
+    """
     count = 100 if options.quick else DRAIN
-    for name in ("memory", "floor"):
-        stamps = Stamps(folder / f"drain-{name}")
-        done = subprocess.run(
-            [sys.executable, "-m", "benchmarks.celery_floor", name, str(count), str(stamps.path)],
-            cwd=ROOT,
-            env=environment("memory://", None),
-            capture_output=True,
-            text=True,
-            timeout=180,
-        )
-        if done.returncode:
-            raise RuntimeError(f"the process of {name} failed:\n{done.stderr[-2000:]}")
-        (_, first), (_, last) = stamps.read()
-        report.add(DRAINS, case, name, count / (last - first), "tasks/s", "higher")
+    for case, task, pool, concurrency in SHAPES:
+        if task != "noop" or not report.wanted(DRAINS, case):
+            continue
+        for name in ("memory", "floor") if pool == "solo" else ("floor",):
+            stamps = Stamps(folder / f"drain-{name}")
+            arguments = [name, str(count), str(stamps.path), pool, str(concurrency)]
+            done = subprocess.run(
+                [sys.executable, "-m", "benchmarks.celery_floor", *arguments],
+                cwd=ROOT,
+                env=environment("memory://", None),
+                capture_output=True,
+                text=True,
+                timeout=180,
+                start_new_session=True,  # as the other workers: the kernel shares by session
+            )
+            if done.returncode:
+                raise RuntimeError(f"the process of {name} failed:\n{done.stderr[-2000:]}")
+            (_, first), (_, last) = stamps.read()
+            report.add(DRAINS, case, name, count / (last - first), "tasks/s", "higher")
 
 
 def answers(report: Report, options: Options, every: list[System], folder: Path) -> None:

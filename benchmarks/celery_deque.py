@@ -3,6 +3,10 @@
 Nothing is encoded, nothing is copied, no other process sees it, and nothing survives. It is no
 broker, but the floor: what a publish or a task takes with it is Celery's and kombu's own time, and
 no transport can be faster without changing those.
+
+With the solo pool Celery asks such a transport for messages, as it does kombu's memory transport.
+The prefork pool runs in kombu's event loop; for it there is a second transport, which the loop
+calls before each time that it sleeps, without any descriptor.
 """
 
 from __future__ import annotations
@@ -13,7 +17,7 @@ from typing import Any
 
 from kombu.transport import TRANSPORT_ALIASES, virtual
 
-NAME = "floor"
+NAME, LOOP_NAME = "floor", "floor-loop"
 
 _queues: dict[str, deque[dict[str, Any]]] = defaultdict(deque)
 
@@ -67,7 +71,29 @@ class Transport(virtual.Transport):
         return "1"
 
 
-def register() -> str:
-    """Make kombu know it; its URL."""
-    TRANSPORT_ALIASES.setdefault(NAME, f"{__name__}:Transport")
-    return f"{NAME}://"
+class LoopTransport(Transport):
+    """The same for kombu's event loop; only for consumers in the publisher's process."""
+
+    driver_type = driver_name = LOOP_NAME
+    implements = Transport.implements.extend(asynchronous=True)
+
+    def register_with_event_loop(self, connection: Any, loop: Any) -> None:
+        loop.on_tick.add(self._on_tick)
+
+    def unregister_from_event_loop(self, connection: Any, loop: Any) -> None:
+        loop.on_tick.discard(self._on_tick)
+
+    def _on_tick(self) -> None:
+        for channel in self.channels:
+            may_consume = channel.qos.can_consume
+            for name in channel._active_queues:
+                queue, callback = _queues[name], self._callbacks[name]
+                while queue and may_consume():
+                    callback(queue.popleft())
+
+
+def register(loop: bool = False) -> str:
+    """Make kombu know it; its URL. With `loop` the one for the event loop."""
+    name, transport = (LOOP_NAME, LoopTransport) if loop else (NAME, Transport)
+    TRANSPORT_ALIASES.setdefault(name, f"{__name__}:{transport.__name__}")
+    return f"{name}://"

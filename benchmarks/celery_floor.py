@@ -1,9 +1,10 @@
-"""What Celery itself takes: publisher and solo worker in one process.
+"""What Celery itself takes: publisher and worker in one process.
 
 Run by `benchmarks.celery` as a process of its own, `python -m benchmarks.celery_floor KIND COUNT
-FILE`: publishes COUNT no-ops with a stamp before and after them, then works them off. KIND is
-`memory`, kombu's memory transport, or `floor`, a deque. No other process can reach either broker
-and nothing is copied to one, so that these are floors to compare with and not brokers to use.
+FILE POOL CONCURRENCY`: publishes COUNT no-ops with a stamp before and after them, then works them
+off. KIND is `memory`, kombu's memory transport, or `floor`, a deque. POOL is `solo` or `prefork`,
+whose children get their tasks from this process. No other process can reach either broker and
+nothing is copied to one, so that these are floors to compare with and not brokers to use.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from .celery_workers import Stamps
 def main() -> None:
     """Publish, work, end."""
     kind, count, path = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
-    app = celery_app.make(celery_deque.register() if kind == "floor" else "memory://", None)
+    pool, concurrency = sys.argv[4], int(sys.argv[5])
+    loop = pool != "solo"
+    app = celery_app.make(celery_deque.register(loop) if kind == "floor" else "memory://", None)
     stamps = Stamps(path)
     noop, stamp = app.tasks["bench.noop"], app.tasks["bench.stamp"]
     stamp.delay(str(path), time.monotonic())
@@ -35,7 +38,8 @@ def main() -> None:
 
     threading.Thread(target=end_when_done, daemon=True).start()
     app.Worker(
-        pool="solo",
+        pool=pool,
+        concurrency=concurrency,
         loglevel="WARNING",
         without_gossip=True,
         without_mingle=True,

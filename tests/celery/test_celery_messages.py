@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime, timedelta, timezone
 from typing import Any
 from uuid import UUID
@@ -11,6 +12,7 @@ import pytest
 from kombu import message as kombu_message
 from kombu.exceptions import ContentDisallowed, DecodeError
 
+from celeriac.celery import fastjson
 from celeriac.celery.messages import decode_frame, encode_frame, seconds_to_eta, time_to_live
 
 
@@ -145,3 +147,17 @@ def test_a_body_that_is_no_json_is_kombus_error(connection: kombu.Connection, bo
     message = channel.basic_get("q", no_ack=True)
     with pytest.raises(DecodeError):
         message.decode()
+
+
+@pytest.mark.parametrize("text", ["[1,2]", ' {"a": [null]}', '{"a":1}\n', "\t7 ", '"x"'])
+def test_the_kept_decoder_reads_what_json_reads(text: str) -> None:
+    assert fastjson.decoder()(text) == json.loads(text)
+
+
+@pytest.mark.parametrize("text", ["", " ", "[1,2", "[1] 2", "{} x", "nul", "[1]]"])
+def test_the_kept_decoder_refuses_what_json_refuses(text: str) -> None:
+    with pytest.raises(json.JSONDecodeError) as usual:
+        json.loads(text)
+    with pytest.raises(json.JSONDecodeError) as ours:
+        fastjson.decoder()(text)
+    assert str(ours.value) == str(usual.value)

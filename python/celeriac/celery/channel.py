@@ -29,6 +29,7 @@ from celeriac.celery.messages import encode_frame, seconds_to_eta, time_to_live
 from celeriac.celery.qos import QoS
 from celeriac.celery.routing import not_found
 from celeriac.errors import StoreNotFound
+from celeriac.message import Message as NativeMessage
 
 if TYPE_CHECKING:
     from celeriac.celery.broker import Broker
@@ -333,15 +334,16 @@ class Channel(virtual.Channel):
 
     def receive(self, queue: Queue, no_ack: bool) -> messages.Message | None:
         """Take the next message of a queue, or None. Without acknowledging it is done now."""
+        broker = self.broker
         while True:
-            native = queue.get(timeout=0)
-            if native is None:
+            core = queue._core.get(0)  # nobody waits for the queue's own descriptor
+            if core is None:
                 return None
-            broker = self.broker
-            if native.headers and broker.expired(native):
+            native = NativeMessage(core, queue)
+            if core.headers and broker.expired(native):
                 broker.bury(native, queue.name, EXPIRED)
                 continue
-            frame = native.body
+            frame = core.body
             source = alarmed(frame)
             if source is not None:
                 broker.sweep(source)
@@ -427,6 +429,11 @@ class Channel(virtual.Channel):
         """A message was settled: a full channel may be able to consume again."""
         if self.connection is not None:
             self.connection.on_settled()
+
+    def on_acked(self) -> None:
+        """A message was acknowledged, and the queue knows it."""
+        if self.connection is not None:
+            self.connection.on_acked()
 
     def drain_events(self, timeout: float | None = None, callback: Any = None) -> None:
         """Deliver one message to this channel's consumers.

@@ -21,7 +21,6 @@ from __future__ import annotations
 import struct
 import time
 from datetime import datetime, tzinfo
-from json import JSONDecoder
 from typing import TYPE_CHECKING, Any
 
 from kombu import message as kombu_message
@@ -51,8 +50,8 @@ VERSION = 1
 
 _prefix = struct.Struct("<BBI")
 _dumps = fastjson.encoder(",", ":")
-_loads_plain = JSONDecoder().decode
-_loads_typed = JSONDecoder(object_hook=object_hook).decode
+_loads_plain = fastjson.decoder()
+_loads_typed = fastjson.decoder(object_hook)
 
 #: content type, content encoding, headers, properties, exchange, routing key
 Header = tuple[str | None, str | None, dict[str, Any], dict[str, Any], str, str]

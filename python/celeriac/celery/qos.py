@@ -72,6 +72,7 @@ class QoS(virtual.QoS):
         message = self._take(delivery_tag)
         if message is not None:
             self._settle(message, message.native.ack)
+            self.channel.on_acked()
 
     def ack_until(self, delivery_tag: int) -> None:
         """Acknowledge a message and all that were delivered before it."""

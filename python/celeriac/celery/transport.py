@@ -138,6 +138,9 @@ class Transport(virtual.Transport):
         self._mixed = False  # some acknowledge, others don't
         self._favoured = 0  # messages in a row that were given to those that don't
         self._starved = False  # somebody would consume, but its channel is full
+        self._having: deque[Subscription] | None = None  # who may have more, this turn
+        self._handing = False  # in a consumer's callback, which may acknowledge
+        self._failure: Exception | None = None  # what a consumer raised inside of another's ack
         self._pid = os.getpid()
         worker.extend_celery()
 
@@ -238,6 +241,24 @@ class Transport(virtual.Transport):
         if self._starved:
             self._wake_from_elsewhere()
 
+    def on_acked(self) -> None:
+        """A message was acknowledged. In the loop's own thread the next one takes its place: it
+        reaches Celery's pool in the same turn of the loop, and nobody has to be woken for it.
+
+        Not inside of a consumer's callback, where the same is done when it returns, nor while the
+        loop is closed, when it makes up for the acknowledgements that it still has.
+        """
+        if not self._starved or self._handing or self._hub is None or not self._hub.readers:
+            return
+        if threading.get_ident() != self._hub_thread or self._failure is not None:
+            return
+        if self._having is None:
+            self._having = self._all_in_turn()
+        try:
+            self._hand_out(self._having, 1)
+        except Exception as error:  # not the acknowledgement's: the loop shall hear it
+            self._failure = error
+
     def _wake_from_elsewhere(self) -> None:
         poller = self._poller
         if poller is not None and threading.get_ident() != self._hub_thread:
@@ -249,23 +270,35 @@ class Transport(virtual.Transport):
         A blocking caller that consumes without acknowledging gets one message per call, because
         what it does not look at after the call would be lost.
         """
-        delivered = 0
-        end = monotonic() + TURN_SECONDS
+        return self._hand_out(self._all_in_turn(), limit, blocking)
+
+    def _all_in_turn(self) -> deque[Subscription]:
         self._subscriptions.rotate(-1)
-        having = deque(self._in_order())  # who may have more, in this turn
-        while having and delivered < limit:
-            subscription = having[0]
-            if subscription.wants() and subscription.deliver():
-                if self._mixed and subscription.no_ack and self._favoured < FAVOURED:
-                    self._favoured += 1  # once more, until there are none
+        return deque(self._in_order())
+
+    def _hand_out(self, having: deque[Subscription], limit: int, blocking: bool = False) -> int:
+        """Deliver to those who may have more; who has nothing more leaves them."""
+        delivered = 0
+        end = monotonic() + TURN_SECONDS if limit > 1 else 0.0
+        outer, self._handing = self._handing, True
+        try:
+            while having:
+                subscription = having[0]
+                if subscription.wants() and subscription.deliver():
+                    if self._mixed and subscription.no_ack and self._favoured < FAVOURED:
+                        self._favoured += 1  # once more, until there are none
+                    else:
+                        self._favoured = 0
+                        having.rotate(-1)
+                    delivered += 1
+                    if delivered == limit or (blocking and subscription.no_ack):
+                        break
+                    if monotonic() > end:
+                        break
                 else:
-                    self._favoured = 0
-                    having.rotate(-1)
-                delivered += 1
-                if (blocking and subscription.no_ack) or monotonic() > end:
-                    break
-            else:
-                having.popleft()
+                    having.popleft()
+        finally:
+            self._handing = outer
         return delivered
 
     def _in_order(self) -> list[Subscription]:
@@ -344,6 +377,10 @@ class Transport(virtual.Transport):
         if poller is None or self._hub is None:
             return
         self._hub_thread = threading.get_ident()
+        self._having = None  # the next acknowledgement begins another turn
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
         wanted = self._wanted()
         poller.watch(wanted)
         if wanted and not poller.arm():
