@@ -11,8 +11,10 @@ activate
 # Compiled where it is imported, which is less than all: 20 s less for each version.
 export PIP_NO_COMPILE=1 PYTHONPYCACHEPREFIX=$CI_WORK/pycache
 unset PYTHONDONTWRITEBYTECODE
-python -m pip install -q 'pip>=23.1' # the first with --config-settings
-python -m pip install -q '.[test]' --config-settings=cmake.define.CELERIAC_WERROR=ON
+compile_once
+# Of what tests need only what these do: not mypy, ruff, CMake or Flower.
+python -m pip install -q '.[django,celery]' 'pytest>=8' 'hypothesis>=6.100' 'gunicorn>=23' \
+  'msgpack>=1' 'lz4>=4' 'zstandard>=0.22' 'gevent>=24.11' 'celery[redis]>=5.6'
 python -c 'import celeriac, celeriac._core, django
 print("celeriac", celeriac.__version__, "with Django", django.__version__)'
 

@@ -14,6 +14,8 @@ want redis-server have redis-server
 want libgtest-dev test -e /usr/include/gtest/gtest.h
 want clang-format-14 have clang-format-14
 want clang-tidy-14 have clang-tidy-14
+want clang-14 have clang++-14
+want ccache have ccache
 want binutils have nm
 want util-linux have setarch
 want python3-venv "$python" -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 10))'

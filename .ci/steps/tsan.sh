@@ -10,5 +10,5 @@ else
 fi
 export TSAN_OPTIONS="halt_on_error=1 second_deadlock_stack=1 die_after_fork=0"
 build=$CI_WORK/build-tsan
-configure_and_build "$build" -DCELERIAC_SANITIZE=thread
+configure_and_build "$build" -DCELERIAC_SANITIZE=thread -DCELERIAC_PYTHON_MODULE=OFF
 counted_ctest "$build"

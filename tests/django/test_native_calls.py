@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import math
+import re
 import sys
 import warnings
 from collections.abc import Callable
@@ -263,7 +264,7 @@ def test_swapped_attributes(native: CeleriacCache) -> None:
         {"OPTIONS": {"max_entries": 3}},
         {"OPTIONS": {"serializer": "pickle"}},
     ],
-    ids=str,
+    ids=lambda params: re.sub(" at 0x.*>", ">", str(params)),  # the same in each process
 )
 def test_settings(backend: Make, params: dict[str, Any]) -> None:
     native = backend(**params)

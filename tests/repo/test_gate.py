@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -78,3 +80,32 @@ def test_unknown_step(small_gate: Path) -> None:
     status, said = gate(small_gate, "lint", "nonsense")
     assert status == 2
     assert "unknown step 'nonsense'" in said
+
+
+def test_sources_that_are_read_together(root: Path, tmp_path: Path) -> None:
+    """Those with helpers of the same name are apart, and what is wrong in any of them is found."""
+    for tool in ("clang++-14", "clang-tidy-14"):
+        if shutil.which(tool) is None:
+            pytest.skip(f"no {tool} on the PATH: apt install clang-tidy-14 clang-14")
+    folder, build = tmp_path / "src" / "queue", tmp_path / "build"
+    folder.mkdir(parents=True)
+    build.mkdir()
+    helper = "namespace {{ int helper() {{ return 1; }} }}\nint {0}() {{ return helper(); }}\n"
+    bodies = {"a": helper.format("a"), "b": helper.format("b"), "c": "int* c() { return 0; }\n"}
+    commands = []
+    for name, body in bodies.items():
+        path = folder / f"{name}.cpp"
+        path.write_text(body)
+        line = f"c++ -std=c++20 -o {name}.o -c {path}"
+        commands.append({"directory": str(build), "file": str(path), "command": line})
+    (build / "compile_commands.json").write_text(json.dumps(commands))
+    script = [sys.executable, str(root / ".ci" / "together.py"), str(build), str(folder)]
+    done = subprocess.run(script, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    made = [Path(line) for line in done.stdout.split()]
+    included = [re.findall(r"(\w)\.cpp\"", path.read_text()) for path in made]
+    assert included == [["a", "c"], ["b"]]
+    tidy = ["clang-tidy-14", "-p", str(build / "together"), f"--config-file={root}/.clang-tidy"]
+    looked = [subprocess.run([*tidy, str(path)], capture_output=True, text=True) for path in made]
+    assert [one.returncode for one in looked] == [1, 0], looked
+    assert "modernize-use-nullptr" in looked[0].stdout
