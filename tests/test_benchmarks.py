@@ -36,6 +36,7 @@ GROUPS = {
         "Slowest of all sets, 4 processes at once",
     },
     "queue": {"One process", "Producers × consumers at once"},
+    "durable": {"Puts, everysec", "Puts, always"},
     "celery": {
         "Publishing",
         "Working off a full queue",
@@ -110,7 +111,8 @@ def check_result(document: dict[str, Any], result: dict[str, Any]) -> None:
 @pytest.mark.worker
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "packages"), [("cache", ["django"]), ("queue", []), ("celery", ["celery"])]
+    ("name", "packages"),
+    [("cache", ["django"]), ("queue", []), ("durable", []), ("celery", ["celery"])],
 )
 def test_quick_run(name: str, packages: list[str], tmp_path: Path) -> None:
     need(*packages)
