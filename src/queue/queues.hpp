@@ -140,7 +140,7 @@ class Queues {
 
   // A message that the journal has, without telling it: its id here. Bounds of the queue don't
   // count. kQueueFull: no memory. Crash-safe: as put(); but see engine/local/durable.hpp.
-  Result<std::uint64_t> restore(const QueueRef& queue, const Restored& message, OwnerTag me);
+  Result<std::uint64_t> restore(const QueueRef& queue, const Restored& r, OwnerTag me);
   // A key that stands for a message, which may be gone, until a moment. Crash-safe: as put().
   Status restore_key(const QueueRef& queue, DedupKey key, std::uint64_t until, std::uint64_t id,
                      OwnerTag me);
