@@ -8,7 +8,10 @@
 On a store of this host a call takes about a microsecond and waits for nothing: it is a plain call
 behind ``await``, on the loop's thread. What waits (`get_or_set` for another's computation, a queue
 for a message, a table for a change) never blocks the loop, and walks over many keys let others run
-between their steps. A message's `ack` and `nack` are done when called, with `await` or without.
+between their steps. What waits for a disk, as every change of a queue does in a ``file://`` store
+with ``durability=always``, is done in a thread; who is cancelled meanwhile has done it all the
+same. A message's `ack` and `nack` are done when called, with `await` or without, so they do wait
+for that disk: ``await asyncio.to_thread(message.sync.ack)`` doesn't hold up the loop.
 """
 
 from __future__ import annotations
@@ -16,13 +19,15 @@ from __future__ import annotations
 import asyncio
 import functools
 import itertools
+import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable
 from types import TracebackType
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, TypeVar
 
 from celeriac import aio_fill, checks
 from celeriac import store as sync
+from celeriac.aio_twins import done, maker, twin, writing
 from celeriac.cache import TTL, USE_DEFAULT, Cache, Key
 from celeriac.errors import CeleriacError, QueueFull
 from celeriac.message import Message
@@ -31,35 +36,7 @@ from celeriac.queue import Queue, Waiter
 from celeriac.table import Table
 
 _Self = TypeVar("_Self", bound="_Handle")
-_Twin = TypeVar("_Twin")
-_Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
-
-
-def _twin(
-    call: Callable[Concatenate[Any, _Arguments], _Result],
-) -> Callable[Concatenate[Any, _Arguments], Coroutine[Any, Any, _Result]]:
-    """The same call of the object behind, which waits for nothing, to be awaited."""
-    name = call.__name__
-
-    async def twin(self: Any, /, *args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
-        result: _Result = getattr(self.sync, name)(*args, **kwargs)
-        return result
-
-    functools.update_wrapper(twin, call)
-    return twin
-
-
-def _maker(
-    call: Callable[Concatenate[sync.Store, _Arguments], Any], kind: Callable[[Any], _Twin]
-) -> Callable[Concatenate[Any, _Arguments], _Twin]:
-    """The same call of the store behind, whose result becomes a handle for asyncio."""
-
-    def make(self: Any, /, *args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Twin:
-        return kind(call(self.sync, *args, **kwargs))
-
-    functools.update_wrapper(make, call)
-    return make
 
 
 class _Handle:
@@ -104,26 +81,26 @@ class AsyncCache(_Handle):
         """The bound by count, if there is one."""
         return self.sync.max_entries
 
-    get = _twin(Cache.get)
-    set = _twin(Cache.set)
-    add = _twin(Cache.add)
-    replace = _twin(Cache.replace)
-    delete = _twin(Cache.delete)
-    touch = _twin(Cache.touch)
-    get_many = _twin(Cache.get_many)
-    set_many = _twin(Cache.set_many)
-    delete_many = _twin(Cache.delete_many)
-    incr = _twin(Cache.incr)
-    decr = _twin(Cache.decr)
-    ttl = _twin(Cache.ttl)
-    expire = _twin(Cache.expire)
-    expire_at = _twin(Cache.expire_at)
-    persist = _twin(Cache.persist)
-    invalidate = _twin(Cache.invalidate)
-    tags_of = _twin(Cache.tags_of)
-    cull = _twin(Cache.cull)
-    clear = _twin(Cache.clear)
-    stats = _twin(Cache.stats)
+    get = twin(Cache.get)
+    set = twin(Cache.set)
+    add = twin(Cache.add)
+    replace = twin(Cache.replace)
+    delete = twin(Cache.delete)
+    touch = twin(Cache.touch)
+    get_many = twin(Cache.get_many)
+    set_many = twin(Cache.set_many)
+    delete_many = twin(Cache.delete_many)
+    incr = twin(Cache.incr)
+    decr = twin(Cache.decr)
+    ttl = twin(Cache.ttl)
+    expire = twin(Cache.expire)
+    expire_at = twin(Cache.expire_at)
+    persist = twin(Cache.persist)
+    invalidate = twin(Cache.invalidate)
+    tags_of = twin(Cache.tags_of)
+    cull = twin(Cache.cull)
+    clear = twin(Cache.clear)
+    stats = twin(Cache.stats)
 
     async def get_or_set(
         self,
@@ -183,11 +160,11 @@ class AsyncTable(AsyncCache):
     def __init__(self, table: Table) -> None:
         super().__init__(table)
 
-    get_versioned = _twin(Table.get_versioned)
-    compare_and_set = _twin(Table.compare_and_set)
-    compare_and_delete = _twin(Table.compare_and_delete)
-    items = _twin(Table.items)
-    change_count = _twin(Table.change_count)
+    get_versioned = twin(Table.get_versioned)
+    compare_and_set = twin(Table.compare_and_set)
+    compare_and_delete = twin(Table.compare_and_delete)
+    items = twin(Table.items)
+    change_count = twin(Table.change_count)
 
     async def wait_for_change(self, key: Key, seen: int, timeout: float | None = None) -> bool:
         """See Table.wait_for_change. Another thread sleeps: the loop doesn't."""
@@ -282,7 +259,9 @@ class AsyncMessage:
         return _DONE
 
 
-async def _with_room(put: Callable[[], _Result], timeout: float | None) -> _Result:
+async def _with_room(
+    queue: AsyncQueue, put: Callable[[], _Result], timeout: float | None
+) -> _Result:
     """Puts; while the queue is full, again and again until the deadline, and others run meanwhile.
 
     Who is cancelled has put nothing: a thread that waits in his place could put afterwards.
@@ -292,7 +271,7 @@ async def _with_room(put: Callable[[], _Result], timeout: float | None) -> _Resu
     pause = 0.001
     while True:
         try:
-            return put()
+            return await done(queue, put)
         except QueueFull:
             left = pause if ends is None else ends - time.monotonic()
             if left <= 0:
@@ -318,7 +297,7 @@ class AsyncQueue(_Handle):
 
     @functools.wraps(Queue.put)
     async def put(self, body: bytes | str, *, timeout: float | None = 0, **options: Any) -> str:
-        return await _with_room(lambda: self.sync.put(body, **options), timeout)
+        return await _with_room(self, lambda: self.sync.put(body, **options), timeout)
 
     @functools.wraps(Queue.put_many)
     async def put_many(
@@ -337,28 +316,28 @@ class AsyncQueue(_Handle):
                 error.ids = list(done)
                 raise
 
-        return await _with_room(put_rest, timeout)
+        return await _with_room(self, put_rest, timeout)
 
     @property
     def paused(self) -> bool:
         """See Queue.paused."""
         return self.sync.paused
 
-    counts = _twin(Queue.counts)
-    dropped = _twin(Queue.dropped)
-    ready = _twin(Queue.ready)
-    delayed = _twin(Queue.delayed)
-    dead = _twin(Queue.dead)
-    done = _twin(Queue.done)
-    retry_dead = _twin(Queue.retry_dead)
-    purge_dead = _twin(Queue.purge_dead)
-    cancel = _twin(Queue.cancel)
-    pause = _twin(Queue.pause)
-    resume = _twin(Queue.resume)
-    oldest_age = _twin(Queue.oldest_age)
-    consumers = _twin(Queue.consumers)
-    purge = _twin(Queue.purge)
-    delete = _twin(Queue.delete)
+    counts = twin(Queue.counts)
+    dropped = twin(Queue.dropped)
+    ready = twin(Queue.ready)
+    delayed = twin(Queue.delayed)
+    dead = twin(Queue.dead)
+    done = twin(Queue.done)
+    retry_dead = writing(Queue.retry_dead)
+    purge_dead = writing(Queue.purge_dead)
+    cancel = writing(Queue.cancel)
+    pause = writing(Queue.pause)
+    resume = writing(Queue.resume)
+    oldest_age = twin(Queue.oldest_age)
+    consumers = twin(Queue.consumers)
+    purge = writing(Queue.purge)
+    delete = writing(Queue.delete)
 
     async def get(self, timeout: float | None = None) -> AsyncMessage | None:
         """See Queue.get. Waits on the loop; a task that is cancelled has taken no message."""
@@ -449,22 +428,26 @@ class AsyncStore(_Handle):
         """See Store.closed."""
         return self.sync.closed
 
-    cache = _maker(sync.Store.cache, AsyncCache)
-    table = _maker(sync.Store.table, AsyncTable)
-    queue = _maker(sync.Store.queue, AsyncQueue)
+    cache = maker(sync.Store.cache, AsyncCache)
+    table = maker(sync.Store.table, AsyncTable)
+    queue = maker(sync.Store.queue, AsyncQueue)
 
-    caches = _twin(sync.Store.caches)
-    tables = _twin(sync.Store.tables)
-    has_queue = _twin(sync.Store.has_queue)
-    queues = _twin(sync.Store.queues)
-    stats = _twin(sync.Store.stats)
-    owners = _twin(sync.Store.owners)
-    recover = _twin(sync.Store.recover)
-    close = _twin(sync.Store.close)
+    caches = twin(sync.Store.caches)
+    tables = twin(sync.Store.tables)
+    has_queue = twin(sync.Store.has_queue)
+    queues = twin(sync.Store.queues)
+    stats = twin(sync.Store.stats)
+    owners = twin(sync.Store.owners)
+    recover = twin(sync.Store.recover)
+    close = twin(sync.Store.close)
 
     async def resize(self, memory: int | str) -> int:
         """See Store.resize; in a thread, for it may work for long."""
         return await asyncio.to_thread(self.sync.resize, memory)
+
+    async def backup(self, path: str | os.PathLike[str]) -> None:
+        """See Store.backup; in a thread, for it writes a file."""
+        await asyncio.to_thread(self.sync.backup, path)
 
     async def destroy(self, force: bool = False) -> None:
         """See Store.destroy; in a thread, for it may wait for others to leave."""
@@ -474,3 +457,8 @@ class AsyncStore(_Handle):
 def connect(url: str, **options: Any) -> AsyncStore:
     """Open a store as :func:`celeriac.connect` does; to be awaited, or for ``async with``."""
     return AsyncStore(sync.connect(url, **options))
+
+
+async def restore(url: str, path: str | os.PathLike[str]) -> None:
+    """See :func:`celeriac.restore`; in a thread, for it reads and writes files."""
+    await asyncio.to_thread(sync.restore, url, path)

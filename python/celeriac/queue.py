@@ -96,12 +96,18 @@ class Queue:
     Crash-safe: a process killed inside put() has put or not.
     """
 
-    __slots__ = ("_again", "_core", "_store", "_waiter", "name")
+    __slots__ = ("_again", "_core", "_on_disk", "_store", "_waiter", "name")
 
     def __init__(
-        self, store: CoreStore, core: CoreQueue, name: str, again: Callable[[], Queue]
+        self,
+        store: CoreStore,
+        core: CoreQueue,
+        name: str,
+        again: Callable[[], Queue],
+        on_disk: bool = False,
     ) -> None:
         self._again = again
+        self._on_disk = on_disk  # calls that change something wait for the disk
         self._store = store
         self._core = core
         self._waiter: CoreWaiter | None = None

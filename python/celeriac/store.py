@@ -242,7 +242,8 @@ class Store:
         checks.yes_or_no(create, "create")
         core = self._core.queue(name, create=create, given=given, **options)
         again = functools.partial(self.queue, name, create=create, **asked)
-        return Queue(self._core, core, name, again)
+        on_disk = self._url.is_file and self._url.options.durability == "always"
+        return Queue(self._core, core, name, again, on_disk)
 
     def caches(self) -> list[str]:
         """Names of all caches that were ever used, in no order."""
@@ -348,11 +349,21 @@ class Store:
 
         Raises ConfigurationError when the file is there already, or the store is no ``file://``.
         """
-        self._core.backup(os.fspath(path))
+        _check_backup(path)
+        self._core.backup(os.fsencode(path))
 
     def destroy(self, force: bool = False) -> None:
         """Remove the store. Raises NotOwner while other processes use it, unless ``force``."""
         self._core.destroy(checks.yes_or_no(force, "force"))
+
+
+def _check_backup(path: str | os.PathLike[str]) -> None:
+    """Raises ConfigurationError for what can't be the name of a backup."""
+    name = os.path.basename(os.fspath(path))
+    if not name:
+        raise ConfigurationError(f"{os.fspath(path)!r} is no name of a file for a backup")
+    if name.startswith("journal."):
+        raise ConfigurationError(f"{name!r} is a name of a store's own files: choose another")
 
 
 def connect(url: str, **options: Any) -> Store:
@@ -386,7 +397,7 @@ def restore(url: str, path: str | os.PathLike[str]) -> None:
     parsed = parse_url(url)
     if not parsed.is_file:
         raise ConfigurationError(f"{url!r} is no file:///DIRECTORY: only those have a backup")
-    _core.restore_journal(parsed.name, os.fspath(path), parsed.options.mode)
+    _core.restore_journal(parsed.name, os.fsencode(os.path.realpath(path)), parsed.options.mode)
 
 
 def set_default(store: Store | None) -> None:

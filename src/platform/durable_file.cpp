@@ -1,6 +1,7 @@
 #include "platform/durable_file.hpp"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -63,6 +64,11 @@ Status sync_data(int fd) {
     failed = fdatasync(fd);
   } while (failed != 0 && errno == EINTR);
   return failed == 0 ? Status::ok() : Status::system("fdatasync", errno);
+}
+
+bool is_unlinked(int fd) {
+  struct stat s {};
+  return fstat(fd, &s) == 0 && s.st_nlink == 0;
 }
 
 Status sync_directory(int dir) {

@@ -23,6 +23,8 @@ Status write_at(int fd, const void* from, std::size_t n, std::uint64_t offset);
 
 // The file's bytes, and what it takes to find them, are on the disk afterwards.
 Status sync_data(int fd);
+// It has no name any more.
+bool is_unlinked(int fd);
 // The names in a directory are on the disk afterwards.
 Status sync_directory(int dir);
 

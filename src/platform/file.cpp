@@ -213,9 +213,11 @@ Result<bool> publish(int fd, int dir, const std::string& name) {
   return Status::system("link " + name, errno);
 }
 
-Result<Fd> open_existing(int dir, const std::string& name, unsigned mode, const std::string& path) {
+Result<Fd> open_existing(int dir, const std::string& name, unsigned mode, const std::string& path,
+                         bool to_write) {
   // O_NONBLOCK: a FIFO in place of the file must not hang us.
-  Fd fd(openat(dir, name.c_str(), O_RDWR | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK));
+  const int access = to_write ? O_RDWR : O_RDONLY;
+  Fd fd(openat(dir, name.c_str(), access | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK));
   if (!fd.valid()) return open_failure(errno, path);
   return check_regular(std::move(fd), mode, path);
 }

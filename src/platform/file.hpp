@@ -69,7 +69,8 @@ Result<bool> publish(int fd, int dir, const std::string& name);
 
 // Opens an existing regular file read-write. kNotFound; kConfiguration when it isn't a regular
 // file, is linked elsewhere, another user's, or open to others.
-Result<Fd> open_existing(int dir, const std::string& name, unsigned mode, const std::string& path);
+Result<Fd> open_existing(int dir, const std::string& name, unsigned mode, const std::string& path,
+                         bool to_write = true);
 
 // Opens the file, making it first (empty) when it isn't there. Same checks.
 Result<Fd> open_or_create(int dir, const std::string& name, unsigned mode, const std::string& path);

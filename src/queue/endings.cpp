@@ -39,7 +39,9 @@ Status Queues::nack(const QueueRef& queue, const Delivery& d, std::uint64_t due,
   if (!last && due == 0 && reason.empty()) {
     const TaggedWord ready = TaggedWord::make(kSlotReady, {}, d.word.generation());
     // Told while it is still ours: nobody can end it before that, and be told of first.
-    if (load(s->word) == d.word) tell_moved(*s, d.word, meta, kSlotReady, 0);
+    Status told = Status::ok();
+    if (load(s->word) == d.word) told = tell_moved(*s, d.word, meta, kSlotReady, 0);
+    if (!told) return told;
     if (!change(s->word, d.word, ready)) return not_owner();
     CELERIAC_CRASH_POINT("queue.nack.decided");
     add(q.reserved, -1);
@@ -52,25 +54,35 @@ Status Queues::nack(const QueueRef& queue, const Delivery& d, std::uint64_t due,
   if (!change(s->word, d.word, mine)) return not_owner();
   CELERIAC_CRASH_POINT("queue.nack.taken");
   if (!reason.empty()) slots_.set_reason(*s, reason, me);
-  if (last) {
-    bury(queue, {d.index, s}, mine, End::kGivenBack, me);
-  } else {
-    return_reserved(queue, {d.index, s}, mine, due, me);
-  }
+  Status done = last ? bury(queue, {d.index, s}, mine, End::kGivenBack, me, &d)
+                     : return_reserved(queue, {d.index, s}, mine, due, me, &d);
   CELERIAC_CRASH_POINT("queue.nack.returned");
-  return Status::ok();
+  return done;
+}
+
+void Queues::reserve_again(SlotRef ref, TaggedWord from, const Delivery& d, OwnerTag me) {
+  if (!change(ref.slot->word, from, d.word)) return;
+  CELERIAC_CRASH_POINT("queue.undo.reserved");
+  // Its timer may have come up meanwhile, and found nothing that it was for.
+  const std::uint64_t until =
+      due_of(ref.slot->due.load(std::memory_order_acquire), d.word.generation());
+  if (until != 0) timers_.insert(until, make_hint(ref.index, d.word.generation()), me);
 }
 
 // kReturning(me) -> kReady, in front, or kDelayed.
-void Queues::return_reserved(const QueueRef& queue, SlotRef ref, TaggedWord mine, std::uint64_t due,
-                             OwnerTag me) {
+Status Queues::return_reserved(const QueueRef& queue, SlotRef ref, TaggedWord mine,
+                               std::uint64_t due, OwnerTag me, const Delivery* back) {
   layout::QueueRecord& q = *queue.record;
   if (due != 0 && !timers_.reserve(me)) due = 0;  // at once is better than not at all
-  if (due != 0) ref.slot->due.store(make_due(due, mine.generation()), std::memory_order_relaxed);
   const unsigned state = due == 0 ? kSlotReady : kSlotDelayed;
   const SlotMeta meta{ref.slot->meta.load(std::memory_order_relaxed)};
-  tell_moved(*ref.slot, mine, meta, state, due);
-  if (!change(ref.slot->word, mine, TaggedWord::make(state, {}, mine.generation()))) return;
+  Status told = tell_moved(*ref.slot, mine, meta, state, due);
+  if (!told && back != nullptr) {
+    reserve_again(ref, mine, *back, me);
+    return told;
+  }
+  if (due != 0) ref.slot->due.store(make_due(due, mine.generation()), std::memory_order_relaxed);
+  if (!change(ref.slot->word, mine, TaggedWord::make(state, {}, mine.generation()))) return told;
   CELERIAC_CRASH_POINT("queue.return.decided");
   add(q.reserved, -1);
   add(due == 0 ? q.ready : q.delayed, 1);
@@ -80,6 +92,7 @@ void Queues::return_reserved(const QueueRef& queue, SlotRef ref, TaggedWord mine
   } else if (timers_.insert(due, hint, me)) {
     wake_one(q);
   }
+  return told;
 }
 
 Status Queues::extend(const QueueRef& queue, const Delivery& d, std::uint64_t deadline_ns,
@@ -125,16 +138,17 @@ void Queues::end_hung(layout::Hint hint, OwnerTag me) {
   if (!change(s->word, w, mine)) return;
   CELERIAC_CRASH_POINT("queue.hung.taken");
   if (spent(queue, *s, mine)) {
-    bury(queue, {hint_index(hint), s}, mine, End::kHung, me);
+    static_cast<void>(bury(queue, {hint_index(hint), s}, mine, End::kHung, me));
   } else {
-    return_reserved(queue, {hint_index(hint), s}, mine, 0, me);
+    static_cast<void>(return_reserved(queue, {hint_index(hint), s}, mine, 0, me));
   }
 }
 
 // ---------------------------------------------------------------------------- dead
 
 // kReturning(me) -> the dead letter queue; or kDead; or gone, when it only expired.
-void Queues::bury(const QueueRef& queue, SlotRef ref, TaggedWord mine, End end, OwnerTag me) {
+Status Queues::bury(const QueueRef& queue, SlotRef ref, TaggedWord mine, End end, OwnerTag me,
+                    const Delivery* back) {
   layout::QueueRecord& q = *queue.record;
   layout::Slot& s = *ref.slot;
   const QueueConfig config = directory_.config(q);
@@ -145,8 +159,7 @@ void Queues::bury(const QueueRef& queue, SlotRef ref, TaggedWord mine, End end, 
       if (made) to = made.value();
     }
     if (to.record != nullptr && to.index != queue.index) {
-      transfer(queue, to, ref, mine, end, me);
-      return;
+      return transfer(queue, to, ref, mine, end, me, back);
     }
   }
   if (end == End::kExpired) {
@@ -155,31 +168,40 @@ void Queues::bury(const QueueRef& queue, SlotRef ref, TaggedWord mine, End end, 
     add(q.reserved, -1);
     add(q.dropped, 1);
     left(q);
-    return;
+    return Status::ok();
   }
   const SlotMeta meta =
       SlotMeta{s.meta.load(std::memory_order_relaxed)}.with_end(end, deliveries_of(s, mine));
   const std::uint64_t now = now_ns();
-  tell_moved(s, mine, meta, kSlotDead, now);
+  Status told = tell_moved(s, mine, meta, kSlotDead, now);
+  if (!told && back != nullptr) {
+    reserve_again(ref, mine, *back, me);
+    return told;
+  }
   s.meta.store(meta.bits, std::memory_order_release);
   s.due.store(now, std::memory_order_relaxed);
   CELERIAC_CRASH_POINT("queue.bury.written");
-  if (!retained_.add(queue, ref, mine, kSlotDead, me)) return;
+  if (!retained_.add(queue, ref, mine, kSlotDead, me)) return told;
   add(q.reserved, -1);
   add(q.dead, 1);
   left(q);
   if (config.dead.on()) drop_retained(queue, kSlotDead, kAtATime, true, me);
+  return told;
 }
 
 // Slot.meta says where the message is: before that store it is in `from`, after it in `to`.
-void Queues::transfer(const QueueRef& from, const QueueRef& to, SlotRef ref, TaggedWord mine,
-                      End end, OwnerTag me) {
+Status Queues::transfer(const QueueRef& from, const QueueRef& to, SlotRef ref, TaggedWord mine,
+                        End end, OwnerTag me, const Delivery* back) {
   layout::Slot& s = *ref.slot;
   layout::QueueRecord& target = *to.record;
   const SlotMeta meta{s.meta.load(std::memory_order_relaxed)};
   const SlotMeta there = meta.with_end(end, deliveries_of(s, mine))
                              .moved(to.index, static_cast<std::uint16_t>(to.generation));
-  tell_behind(to, s, there, make_hint(ref.index, put_generation(s)));
+  Status told = tell_behind(to, s, there, make_hint(ref.index, put_generation(s)));
+  if (!told && back != nullptr) {
+    reserve_again(ref, mine, *back, me);
+    return told;
+  }
   s.sequence.store(target.next_sequence.fetch_add(1, std::memory_order_relaxed),
                    std::memory_order_relaxed);
   s.expires.store(kNever, std::memory_order_relaxed);
@@ -189,11 +211,12 @@ void Queues::transfer(const QueueRef& from, const QueueRef& to, SlotRef ref, Tag
   CELERIAC_CRASH_POINT("queue.move.named");
   add(target.length, 1);
   add(target.ready, 1);
-  if (!change(s.word, mine, TaggedWord::make(kSlotReady, {}, mine.generation()))) return;
+  if (!change(s.word, mine, TaggedWord::make(kSlotReady, {}, mine.generation()))) return told;
   CELERIAC_CRASH_POINT("queue.move.decided");
   add(from.record->reserved, -1);
   left(*from.record);
   make_ready(target, there, make_hint(ref.index, mine.generation()), false, me);
+  return told;
 }
 
 std::string Queues::described(const layout::Slot& s) {
@@ -234,7 +257,7 @@ std::uint64_t Queues::retry_dead(const QueueRef& queue, const std::vector<std::u
   const auto revive = [&](const Retained::Ended& e) {
     layout::Slot& s = *e.ref.slot;
     const SlotMeta meta = SlotMeta{s.meta.load(std::memory_order_relaxed)}.with_end(End::kNone, 0);
-    tell_behind(queue, s, meta, make_hint(e.ref.index, put_generation(s)));
+    static_cast<void>(tell_behind(queue, s, meta, make_hint(e.ref.index, put_generation(s))));
     s.sequence.store(q.next_sequence.fetch_add(1, std::memory_order_relaxed),
                      std::memory_order_relaxed);
     s.due.store(0, std::memory_order_relaxed);

@@ -60,9 +60,10 @@ class JournalSink {
   // after a death in here can end them.
   virtual Result<std::uint64_t> put(std::span<const SinkMessage> messages,
                                     const std::function<void(std::uint64_t)>& told) = 0;
-  // A failure is remembered for the calling thread, and told when the operation is over.
-  virtual void ended(std::uint64_t message) = 0;
-  virtual void moved(std::uint64_t message, const SinkChange& change) = 0;
+  // A failure is remembered for the calling thread as well, and told when the operation is over: so
+  // who can go back does that, and who can't goes on.
+  virtual Status ended(std::uint64_t message) = 0;
+  virtual Status moved(std::uint64_t message, const SinkChange& change) = 0;
   // Made (`number` 0) or configured anew; returns its number.
   virtual Result<std::uint64_t> queue(std::uint64_t number, std::string_view name,
                                       std::string_view settings) = 0;

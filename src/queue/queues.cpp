@@ -62,7 +62,8 @@ bool Queues::claim(const QueueRef& queue, layout::Hint hint, Delivery* to, Owner
     if (!change(s->word, mine, returning)) return false;
     CELERIAC_CRASH_POINT("queue.get.unfit");
     if (!expired) base_.arena.header().corrupt.fetch_add(1, std::memory_order_relaxed);
-    bury(queue, {hint_index(hint), s}, returning, expired ? End::kExpired : End::kDamaged, me);
+    const End end = expired ? End::kExpired : End::kDamaged;
+    static_cast<void>(bury(queue, {hint_index(hint), s}, returning, end, me));
     return false;
   }
   to->index = hint_index(hint);
@@ -139,13 +140,21 @@ Status Queues::ack(const QueueRef& queue, const Delivery& d, OwnerTag me) {
     if (!change(s->word, d.word, mine)) return not_owner();
     CELERIAC_CRASH_POINT("queue.ack.taken");
     const std::uint64_t now = now_ns();
-    tell_moved(*s, mine, SlotMeta{s->meta.load(std::memory_order_relaxed)}, kSlotDone, now);
+    const SlotMeta meta{s->meta.load(std::memory_order_relaxed)};
+    if (Status told = tell_moved(*s, mine, meta, kSlotDone, now); !told) {
+      reserve_again({d.index, s}, mine, d, me);
+      return told;
+    }
     s->due.store(now, std::memory_order_relaxed);
     if (!retained_.add(queue, {d.index, s}, mine, kSlotDone, me)) return not_owner();
   } else {
     const TaggedWord taken = TaggedWord::make(kSlotReclaim, me, d.word.generation());
     if (!change(s->word, d.word, taken)) return not_owner();
     CELERIAC_CRASH_POINT("queue.ack.decided");
+    if (Status told = slots_.tell_end(*s); !told) {
+      reserve_again({d.index, s}, taken, d, me);
+      return told;
+    }
     slots_.reclaim(*s, taken, me);
   }
   if (ours) {

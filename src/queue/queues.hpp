@@ -171,7 +171,8 @@ class Queues {
   // `poll_ns`: look for dead owners that often (kNever when a death watch does).
   Status wait(const QueueRef& queue, std::uint64_t deadline_ns, std::uint64_t poll_ns, OwnerTag me);
 
-  // kNotOwner when the message isn't ours any more. Thread-safe. Crash-safe: G2.
+  // kNotOwner when the message isn't ours any more. What the journal says when it can't be told: it
+  // is ours as before. Thread-safe. Crash-safe: G2.
   Status ack(const QueueRef& queue, const Delivery& d, OwnerTag me);
   // Back to the queue (due = 0: now, in front); or dead, at the delivery limit. `reason` is kept
   // with the message, as far as there is memory for it.
@@ -257,10 +258,10 @@ class Queues {
   Status tell_put(const QueueRef& queue, std::span<const Outgoing> messages,
                   std::span<const Prepared> prepared);
   // What becomes of a message: `meta` as it will be. REQUIRES: the word is `mine`, of this process.
-  void tell_moved(const layout::Slot& s, TaggedWord mine, SlotMeta meta, unsigned state,
-                  std::uint64_t at);
+  Status tell_moved(const layout::Slot& s, TaggedWord mine, SlotMeta meta, unsigned state,
+                    std::uint64_t at);
   // To another queue, or to the end of its own; as tell_moved().
-  void tell_behind(const QueueRef& to, layout::Slot& s, SlotMeta meta, std::uint64_t id);
+  Status tell_behind(const QueueRef& to, layout::Slot& s, SlotMeta meta, std::uint64_t id);
   bool claim(const QueueRef& queue, layout::Hint hint, Delivery* to, OwnerTag me);
   // Where headers and body are, within their block, and what they should sum up to.
   bool find_body(const layout::Slot& slot, Delivery* to, std::uint32_t* crc);
@@ -281,12 +282,17 @@ class Queues {
   void end_by_itself(const QueueRef& queue, const Delivery& d, std::uint64_t deadline_ns,
                      OwnerTag me);
   void trim_done(const QueueRef& queue, OwnerTag me);
-  // What to do with a kReturning(me): REQUIRES that, and to be inside an operation.
-  void return_reserved(const QueueRef& queue, SlotRef ref, TaggedWord mine, std::uint64_t due,
-                       OwnerTag me);
-  void bury(const QueueRef& queue, SlotRef ref, TaggedWord mine, End end, OwnerTag me);
-  void transfer(const QueueRef& from, const QueueRef& to, SlotRef ref, TaggedWord mine, End end,
-                OwnerTag me);
+  // Undoes what the journal can't be told of: the reservation is as it was.
+  void reserve_again(SlotRef ref, TaggedWord from, const Delivery& d, OwnerTag me);
+  // What to do with a kReturning(me): REQUIRES that, and to be inside an operation. With `back`, of
+  // which that was made, it is that again when the journal can't be told, and the status says why;
+  // without, what has to be done is done.
+  Status return_reserved(const QueueRef& queue, SlotRef ref, TaggedWord mine, std::uint64_t due,
+                         OwnerTag me, const Delivery* back = nullptr);
+  Status bury(const QueueRef& queue, SlotRef ref, TaggedWord mine, End end, OwnerTag me,
+              const Delivery* back = nullptr);
+  Status transfer(const QueueRef& from, const QueueRef& to, SlotRef ref, TaggedWord mine, End end,
+                  OwnerTag me, const Delivery* back);
   bool spent(const QueueRef& queue, const layout::Slot& s, TaggedWord w);
   void end_hung(layout::Hint hint, OwnerTag me);
   std::string described(const layout::Slot& s);

@@ -96,11 +96,11 @@ void Queues::repair_slot(const DeadOwners& dead, std::uint32_t index, layout::Sl
     const TaggedWord mine = TaggedWord::make(kSlotReturning, me, w.generation());
     if (!change(s.word, w, mine)) return;
     CELERIAC_CRASH_POINT("queue.repair.taken");
-    bury(q, {index, &s}, mine, End::kOwnerDied, me);
+    static_cast<void>(bury(q, {index, &s}, mine, End::kOwnerDied, me));
     return;
   }
   // The journal may have heard where it was to go, and not that it didn't get there.
-  if (w.state() == kSlotReturning) tell_moved(s, w, meta, kSlotReady, 0);
+  if (w.state() == kSlotReturning) static_cast<void>(tell_moved(s, w, meta, kSlotReady, 0));
   // Who has no identity can't bury it: then it is delivered once more.
   if (!change(s.word, w, TaggedWord::make(kSlotReady, {}, w.generation()))) return;
   CELERIAC_CRASH_POINT("queue.repair.returned");

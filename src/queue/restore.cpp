@@ -45,10 +45,10 @@ Status Queues::tell_put(const QueueRef& queue, std::span<const Outgoing> message
   return first.status();
 }
 
-void Queues::tell_moved(const layout::Slot& s, TaggedWord mine, SlotMeta meta, unsigned state,
-                        std::uint64_t at) {
+Status Queues::tell_moved(const layout::Slot& s, TaggedWord mine, SlotMeta meta, unsigned state,
+                          std::uint64_t at) {
   const std::uint64_t number = slots_.number(s);
-  if (number == 0) return;
+  if (number == 0) return Status::ok();
   const std::string reason = slots_.reason(s);
   SinkChange change;
   change.state = sink_state(state);
@@ -57,12 +57,14 @@ void Queues::tell_moved(const layout::Slot& s, TaggedWord mine, SlotMeta meta, u
   change.end = static_cast<std::uint8_t>(meta.end());
   change.end_deliveries = static_cast<std::uint8_t>(meta.end_deliveries());
   change.reason = reason;
-  slots_.sink()->moved(number, change);
+  Status told = slots_.sink()->moved(number, change);
   CELERIAC_CRASH_POINT("queue.moved.told");
+  return told;
 }
 
-void Queues::tell_behind(const QueueRef& to, layout::Slot& s, SlotMeta meta, std::uint64_t id) {
-  if (slots_.sink() == nullptr) return;
+Status Queues::tell_behind(const QueueRef& to, layout::Slot& s, SlotMeta meta, std::uint64_t id) {
+  if (slots_.sink() == nullptr) return Status::ok();
+  Status told_it = Status::ok();
   const std::uint64_t number = slots_.number(s);
   const std::uint64_t target = to.record->journal.load(std::memory_order_acquire);
   const auto end = static_cast<std::uint8_t>(meta.end());
@@ -75,18 +77,20 @@ void Queues::tell_behind(const QueueRef& to, layout::Slot& s, SlotMeta meta, std
     change.end = end;
     change.end_deliveries = end_deliveries;
     change.reason = reason;
-    slots_.sink()->moved(number, change);
+    told_it = slots_.sink()->moved(number, change);
   } else if (number != 0) {  // into a queue that goes with its owner
-    slots_.sink()->ended(number);
-    slots_.set_number(s, 0);
+    told_it = slots_.sink()->ended(number);
+    if (told_it) slots_.set_number(s, 0);
   } else if (Delivery d; target != 0 && read_body(s, &d)) {  // out of one
     SinkMessage told{target, id, d.headers, d.body, meta.priority(), 0, kNever};
     told.end = end;
     told.end_deliveries = end_deliveries;
-    static_cast<void>(
-        slots_.sink()->put({&told, 1}, [&](std::uint64_t n) { slots_.set_number(s, n); }));
+    told_it =
+        slots_.sink()->put({&told, 1}, [&](std::uint64_t n) { slots_.set_number(s, n); }).status();
+    if (!told_it) slots_.set_number(s, 0);
   }
   CELERIAC_CRASH_POINT("queue.behind.told");
+  return told_it;
 }
 
 Result<std::uint64_t> Queues::restore(const QueueRef& queue, const Restored& r, OwnerTag me) {

@@ -101,7 +101,8 @@ Status Slots::add_chunk(std::uint32_t seen, OwnerTag me) {
   if (chunks == layout::kMaxSlotChunks) {
     return {Code::kQueueFull, "the store holds " +
                                   std::to_string(layout::kMaxSlotChunks * layout::kSlotsPerChunk) +
-                                  " messages and room for no more: consume some"};
+                                  " messages, the most that any store can have, whatever its "
+                                  "memory=: consume some, or use another store"};
   }
   // Slots are for ever. Many at a time, when there are many, so that they lie in few places.
   const std::uint64_t most = std::min<std::uint64_t>(base_.arena.capacity() / 16 / kChunkBytes, 64);
@@ -250,12 +251,17 @@ void Slots::recount_used() {
   CELERIAC_CRASH_POINT("queue.repair.recounted");
 }
 
+Status Slots::tell_end(const layout::Slot& slot) {
+  const std::uint64_t known = number(slot);
+  if (known == 0) return Status::ok();
+  Status told = sink_->ended(known);
+  CELERIAC_CRASH_POINT("queue.reclaim.told");
+  if (told) set_number(slot, 0);
+  return told;
+}
+
 void Slots::reclaim(layout::Slot& slot, TaggedWord word, OwnerTag freer) {
-  if (const std::uint64_t told = number(slot); told != 0) {
-    sink_->ended(told);
-    CELERIAC_CRASH_POINT("queue.reclaim.told");
-    set_number(slot, 0);
-  }
+  static_cast<void>(tell_end(slot));
   // Before the body, which leads to it. A ticket of what is garbage leads nowhere.
   const std::uint64_t reason = reason_block(slot);
   if (reason != 0) base_.heap.condemn(reason, word.owner());

@@ -150,6 +150,10 @@ class Slots {
   // Crash-safe: Q3; whoever repairs after a death in here does the rest.
   void reclaim(layout::Slot& slot, TaggedWord word, OwnerTag freer);
 
+  // Tells the journal that the message is no more, if it knows of it. REQUIRES: kReclaim(me).
+  // Crash-safe: told again by reclaim(), which changes nothing.
+  Status tell_end(const layout::Slot& slot);
+
   // Keeps the text with the message, in place of what was said before; at most kMaxReasonBytes.
   // Without memory nothing is kept. REQUIRES: the word is kReturning(me), or kWriting(me).
   // Crash-safe: the block counts once it is live, and is named by a ticket: one life of it.

@@ -290,6 +290,45 @@ TEST_F(DurableTest, ProcessThatComesInAfterADiskFailedTriesAgain) {
   EXPECT_TRUE(s.put("goes on")) << "for all";
 }
 
+// What the journal can't be told isn't done: the message stays who has it, and the next try counts.
+TEST_F(DurableTest, WhatCantBeWrittenLeavesTheReservation) {
+  CELERIAC_TEST_NEEDS_CRASH_POINTS();
+  for (const bool kept : {false, true}) {
+    for (const char* what : {"ack", "nack", "nack later", "last nack", "to another queue"}) {
+      Session s(options);
+      QueueConfig config;
+      if (kept) config.done.most = 5;
+      if (std::string_view(what).starts_with("l") || std::string_view(what).starts_with("t")) {
+        config.limits.max_deliveries = 1;
+      }
+      if (std::string_view(what).starts_with("t")) config.dead_letter = "letters";
+      s.queue =
+          must(s.core->queues().open(std::string(what) + (kept ? " kept" : ""), &config, s.me));
+      const auto call = [&](const Got& got) {
+        if (std::string_view(what) == "ack") return s.ack(got);
+        return s.nack(got, std::string_view(what) == "nack" ? 0 : now_ns() + kSecond);
+      };
+      ASSERT_TRUE(s.put("a message"));
+      Got got;
+      ASSERT_TRUE(s.get(&got));
+      set_file_hook([](const FileEvent& e) { return e.step == FileStep::kWrite ? 28 : 0; });
+      const bool done = call(got);
+      set_file_hook({});
+      EXPECT_FALSE(done) << what;
+      if (!s.core->durable()->journal().health()) {
+        ASSERT_TRUE(s.core->durable()->journal().rescue(s.me));
+      }
+      QueueCounts c = s.core->queues().counts(s.queue, s.me);
+      EXPECT_EQ(c.reserved, 1U) << what;
+      EXPECT_EQ(c.done, 0U) << what;
+      EXPECT_TRUE(s.core->queues().held(got.delivery)) << what;
+      EXPECT_TRUE(call(got)) << what;
+      c = s.core->queues().counts(s.queue, s.me);
+      EXPECT_EQ(c.reserved, 0U) << what;
+    }
+  }
+}
+
 TEST_F(DurableTest, EverySecondSyncsWithinASecondAndThenSleeps) {
   Session s(options, Durability::kEverySecond);
   ASSERT_TRUE(s.put("m"));

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from celeriac import _core
 from celeriac.errors import LockTimeout
 
 from . import processes
@@ -52,10 +54,19 @@ def run(options: argparse.Namespace) -> int:
     if stats is not None:
         print_stats(stats)
         print()
+    journal = damages_of(store.path) if store.url.startswith("file://") else []
     findings = find(owners, repaired, stats or {"corrupt": 0}, processes.most_watches())
-    findings += [halted] if halted else []
+    findings += journal + ([halted] if halted else [])
     print("\n".join(findings) if findings else "nothing to repair")
     return 1 if findings else 0
+
+
+def damages_of(path: str) -> list[str]:
+    """What is wrong with the journal of a store, if it has one."""
+    found = _core.verify_journal(os.fsencode(path))
+    if not found["damaged"]:
+        return []
+    return ["the journal is damaged: celeriac verify says where", *found["damages"]]
 
 
 def find(
@@ -79,8 +90,6 @@ def find(
     if stats["corrupt"]:
         found = "part was" if stats["corrupt"] == 1 else "parts were"
         findings.append(f"{stats['corrupt']} corrupt {found} found and dropped")
-    if stats.get("journal_damages"):
-        findings.append("the journal was damaged when it was read: celeriac verify says where")
     if stats.get("journal_failed"):
         findings.append(
             "the journal stopped, since its disk failed: look after that, then start any process "

@@ -7,7 +7,7 @@ import os
 
 import celeriac
 from celeriac import _core
-from celeriac.errors import ConfigurationError
+from celeriac.errors import ConfigurationError, StoreNotFound
 from celeriac.url import parse_url
 
 
@@ -42,12 +42,16 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 def verify(options: argparse.Namespace) -> int:
     """Print what there is and what is wrong; 1 when something that was promised is missing."""
     path = options.what
+    if not path:
+        raise ConfigurationError("verify takes file:///DIRECTORY, or the path of a backup")
     if "://" in path:
         url = parse_url(path)
         if not url.is_file:
             raise ConfigurationError(f"{path!r} has no journal: only file:///DIRECTORY has one")
         path = url.name
-    found = _core.verify_journal(os.path.abspath(path))
+    found = _core.verify_journal(os.fsencode(os.path.realpath(path)))
+    if not found["segments"] and not os.path.exists(os.path.join(path, "arena")):
+        raise StoreNotFound(f"no store in {path}: it has neither a journal nor an arena")
     print(
         f"{found['segments']} segments, {found['records']} records, "
         f"{len(found['queues'])} queues, {found['messages']} messages"

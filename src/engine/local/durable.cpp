@@ -55,6 +55,7 @@ Result<std::uint64_t> Durable::write(std::span<const Draft> drafts,
   Result<std::uint64_t> lsn = journal_.append(drafts, me, told);
   if (lsn) {
     written_lsn = lsn.value() + drafts.size() - 1;
+    if (!wrote_.load(std::memory_order_relaxed)) wrote_.store(true, std::memory_order_relaxed);
     const bool timed = level_.load(std::memory_order_relaxed) == Durability::kEverySecond;
     if (timed || journal_.wants_compaction()) wake_thread();
   } else {
@@ -63,7 +64,7 @@ Result<std::uint64_t> Durable::write(std::span<const Draft> drafts,
   return lsn;
 }
 
-void Durable::write(const Draft& draft) { static_cast<void>(write({&draft, 1}, {})); }
+Status Durable::write(const Draft& draft) { return write({&draft, 1}, {}).status(); }
 
 Result<std::uint64_t> Durable::put(std::span<const SinkMessage> messages,
                                    const std::function<void(std::uint64_t)>& told) {
@@ -99,13 +100,13 @@ Result<std::uint64_t> Durable::put(std::span<const SinkMessage> messages,
 }
 
 // What happens before all is loaded isn't told: it is about what the journal has.
-void Durable::ended(std::uint64_t message) {
-  if (!loaded()) return;
-  write({Kind::kGone, 0, message, {}});
+Status Durable::ended(std::uint64_t message) {
+  if (!loaded()) return Status::ok();
+  return write({Kind::kGone, 0, message, {}});
 }
 
-void Durable::moved(std::uint64_t message, const SinkChange& change) {
-  if (!loaded()) return;
+Status Durable::moved(std::uint64_t message, const SinkChange& change) {
+  if (!loaded()) return Status::ok();
   journal::MovedFixed fixed{};
   fixed.due = change.at == 0 ? 0 : to_wall(change.at);
   fixed.queue = change.queue;
@@ -115,7 +116,7 @@ void Durable::moved(std::uint64_t message, const SinkChange& change) {
   fixed.end = change.end;
   fixed.end_deliveries = change.end_deliveries;
   fixed.behind = change.behind ? 1 : 0;
-  write({Kind::kMoved, 0, message, {journal::piece(fixed), change.reason}});
+  return write({Kind::kMoved, 0, message, {journal::piece(fixed), change.reason}});
 }
 
 Result<std::uint64_t> Durable::queue(std::uint64_t number, std::string_view name,
@@ -134,7 +135,7 @@ Result<std::uint64_t> Durable::queue(std::uint64_t number, std::string_view name
 
 void Durable::queue_gone(std::uint64_t number) {
   if (!loaded()) return;
-  write({Kind::kQueueGone, 0, number, {}});
+  static_cast<void>(write({Kind::kQueueGone, 0, number, {}}));
 }
 
 void Durable::forget() {
@@ -350,8 +351,13 @@ void Durable::stop() {
   if (thread.joinable()) thread.join();
   const OwnerTag me = base_.owners.current();
   if (me.valid() && level_.load(std::memory_order_relaxed) != Durability::kProcess &&
-      journal_.begun() && journal_.unsynced()) {
-    static_cast<void>(journal_.sync(me));
+      journal_.begun()) {
+    if (journal_.unsynced()) static_cast<void>(journal_.sync(me));
+    // A record that says so: what is damaged afterwards is known to have been there.
+    const Draft mark{Kind::kVoid, 0, 1, {}};
+    if (wrote_.exchange(false) && journal_.append({&mark, 1}, me)) {
+      static_cast<void>(journal_.sync(me));
+    }
   }
 }
 

@@ -42,8 +42,8 @@ class Durable final : public JournalSink {
 
   Result<std::uint64_t> put(std::span<const SinkMessage> messages,
                             const std::function<void(std::uint64_t)>& told) override;
-  void ended(std::uint64_t message) override;
-  void moved(std::uint64_t message, const SinkChange& change) override;
+  Status ended(std::uint64_t message) override;
+  Status moved(std::uint64_t message, const SinkChange& change) override;
   Result<std::uint64_t> queue(std::uint64_t number, std::string_view name,
                               std::string_view settings) override;
   void queue_gone(std::uint64_t number) override;
@@ -69,7 +69,7 @@ class Durable final : public JournalSink {
   }
   Result<std::uint64_t> write(std::span<const journal::Draft> drafts,
                               const std::function<void(std::uint64_t)>& told);
-  void write(const journal::Draft& draft);
+  Status write(const journal::Draft& draft);
   Status load(OwnerTag me);
   bool strangers() const;
   Status put_back(const journal::LiveSet& live, OwnerTag me);
@@ -83,6 +83,7 @@ class Durable final : public JournalSink {
   Queues& queues_;
   journal::Journal journal_;
   std::atomic<Durability> level_;
+  std::atomic<bool> wrote_{false};  // since the last mark
   std::atomic<bool> ready_{false};  // load() was done in this process
   std::uint64_t naming_ = 0;        // the queue that load() is making
   std::atomic<bool> busy_{false};   // the thread has something to do

@@ -12,6 +12,7 @@ namespace celeriac::journal {
 namespace {
 
 constexpr std::uint64_t kSealBytes = kSmallest;
+constexpr std::uint64_t kReserve = 16;
 // pending[0] of `append`: a switch to segment (rest of the word), or where a write begins and ends.
 constexpr std::uint64_t kSwitch = 1ULL << 63U;
 constexpr std::uint64_t kMostAtOnce = (1ULL << 16U) - 1;
@@ -46,6 +47,7 @@ Result<Journal::Encoded> Journal::encode(std::span<const Draft> drafts) {
   e.bytes.reserve(bytes);
   e.records.reserve(drafts.size());
   for (const Draft& d : drafts) {
+    e.puts = e.puts || d.kind == Kind::kPut;
     const std::size_t at = e.bytes.size();
     e.records.emplace_back(at, begin_record(d, &e.bytes));
   }
@@ -81,9 +83,12 @@ Result<std::uint64_t> Journal::append_locked(Encoded* e,
                                              const std::function<void(std::uint64_t)>& told) {
   Status ready = use(&writing_, control_.current.load(std::memory_order_relaxed));
   if (!ready) return ready;
-  if (control_.end.load(std::memory_order_relaxed) + e->bytes.size() + kSealBytes > writing_.size) {
+  const std::uint64_t behind =
+      control_.end.load(std::memory_order_relaxed) + e->bytes.size() + kSealBytes;
+  if (behind > writing_.size - writing_.size / kReserve) {
     ready = switch_locked(e->bytes.size(), control_.oldest.load(std::memory_order_relaxed));
-    if (!ready) return ready;
+    const bool reserved = ready.code() == Code::kNotEnoughMemory && !e->puts;
+    if (!ready && !(reserved && behind <= writing_.size)) return ready;
   }
   const std::uint64_t end = control_.end.load(std::memory_order_relaxed);
   const std::uint64_t first = control_.next_lsn.load(std::memory_order_relaxed);
@@ -125,7 +130,13 @@ Status Journal::use(OpenSegment* segment, std::uint64_t number) const {
   if (segment->number == number && segment->fd.valid()) return Status::ok();
   OpenSegment fresh;
   SegmentHeader header{};
-  Status opened = reader().open(number, &fresh.fd, &header);
+  Status opened = reader().open(number, &fresh.fd, &header, true);
+  if (opened.code() == Code::kNotFound) {
+    return {Code::kCorrupt,
+            "the journal at " + arena_.path() + " lost its " + segment_name(number) +
+                ", which somebody removed: put it back, or stop all processes and "
+                "remove the file arena, to go on with what the other segments hold"};
+  }
   if (!opened) return opened;
   fresh.number = number;
   fresh.size = header.size;

@@ -110,10 +110,16 @@ Status Journal::lead(bool from_the_dead, OwnerTag me) {
   for (std::uint64_t n = first; n <= last; ++n) {
     Status synced = use(&syncing_, n);
     // Removed by a compaction, which had it synced, before this process looked.
-    if (synced.code() == Code::kNotFound && n < control_.oldest.load(std::memory_order_acquire)) {
+    if (synced.code() == Code::kCorrupt && n < control_.oldest.load(std::memory_order_acquire)) {
       continue;
     }
     if (synced) synced = sync_data(syncing_.fd.get());
+    if (synced && is_unlinked(syncing_.fd.get())) {
+      control_.syncing.store(0, std::memory_order_release);
+      return {Code::kCorrupt, "the journal at " + arena_.path() + " lost its " + segment_name(n) +
+                                  ", which somebody removed while it was in use: what is written "
+                                  "to it is on no disk. Put the directory back, from a backup"};
+    }
     if (!synced) {
       fail(n, synced);
       return synced;

@@ -7,7 +7,8 @@
 //   durable   the lsn up to which all records are on the disk
 //
 // Append, under the mutex `append`
-//   1. no room left in the segment: switch          2. numbers and checksums
+//   1. no room left in the segment: switch. A sixteenth of it is for what isn't a put, when the
+//      disk has no room for another: so what is there can be worked off   2. numbers and checksums
 //   3. the intent: pending = where the write begins and ends, and its numbers
 //   4. pwrite    5. next_lsn, then end    6. the intent is taken away
 // Switch, under the same
@@ -146,6 +147,7 @@ class Journal {
   struct Encoded {
     std::string bytes;
     std::vector<std::pair<std::size_t, std::uint32_t>> records;  // place and payload's checksum
+    bool puts = false;
   };
   static Result<Encoded> encode(std::span<const Draft> drafts);
   // Not held when `ready` isn't ok.
@@ -156,6 +158,7 @@ class Journal {
   Status settle_locked();
   Status settle_switch_locked(std::uint64_t target);
   Status settle_write_locked(std::uint64_t intent);
+  // The file, for reading and writing. kCorrupt where it isn't any more.
   Status use(OpenSegment* segment, std::uint64_t number) const;
 
   struct NewSegment {

@@ -136,7 +136,7 @@ std::vector<std::uint64_t> Reader::numbers() const {
 Result<Reader::Loaded> Reader::load(std::uint64_t number, std::uint64_t from,
                                     std::uint64_t to) const {
   const std::string name = segment_name(number);
-  Result<Fd> fd = open_existing(dir_, name, mode_, path_ + "/" + name);
+  Result<Fd> fd = open_existing(dir_, name, mode_, path_ + "/" + name, false);
   if (!fd) return fd.status();
   const Result<std::uint64_t> size = file_size(fd.value().get());
   if (!size) return size.status();
@@ -158,9 +158,9 @@ Result<Reader::Loaded> Reader::load(std::uint64_t number, std::uint64_t from,
   return l;
 }
 
-Status Reader::open(std::uint64_t number, Fd* fd, SegmentHeader* header) const {
+Status Reader::open(std::uint64_t number, Fd* fd, SegmentHeader* header, bool to_write) const {
   const std::string name = segment_name(number);
-  Result<Fd> opened = open_existing(dir_, name, mode_, path_ + "/" + name);
+  Result<Fd> opened = open_existing(dir_, name, mode_, path_ + "/" + name, to_write);
   if (!opened) return opened.status();
   std::string page(kFirstRecord, '\0');
   Status read = read_at(opened.value().get(), page.data(), page.size(), 0);

@@ -101,7 +101,7 @@ class Reader {
   Result<Loaded> load(std::uint64_t number, std::uint64_t from, std::uint64_t to) const;
 
   // The file of a segment, and its header. kCorrupt when that isn't good.
-  Status open(std::uint64_t number, Fd* fd, SegmentHeader* header) const;
+  Status open(std::uint64_t number, Fd* fd, SegmentHeader* header, bool to_write = false) const;
 
   // Numbers of all files that are named like segments.
   std::vector<std::uint64_t> numbers() const;
