@@ -329,6 +329,25 @@ TEST_F(DurableTest, WhatCantBeWrittenLeavesTheReservation) {
   }
 }
 
+TEST_F(DurableTest, DeathInAnUndoGivesTheMessageBack) {
+  CELERIAC_TEST_NEEDS_CRASH_POINTS();
+  Child child = Child::run([&] {
+    Session s(options);
+    Got got;
+    if (!s.put("a message") || !s.get(&got)) return false;
+    arm_crash_point("queue.undo.reserved", 1, "kill");
+    set_file_hook([](const FileEvent& e) { return e.step == FileStep::kWrite ? 28 : 0; });
+    return s.ack(got);
+  });
+  ASSERT_EQ(child.wait(), test::kKilled);
+  Session s(options);
+  s.core->recovery().run();
+  EXPECT_EQ(s.core->queues().counts(s.queue, s.me).ready, 1U);
+  Got got;
+  ASSERT_TRUE(s.get(&got));
+  EXPECT_TRUE(s.ack(got));
+}
+
 TEST_F(DurableTest, EverySecondSyncsWithinASecondAndThenSleeps) {
   Session s(options, Durability::kEverySecond);
   ASSERT_TRUE(s.put("m"));
