@@ -5,8 +5,9 @@
 Four producers send tasks to four Celery workers (prefork, two children each, late acknowledgement),
 all real processes on one store. Every second a random one of them, main process, child or producer,
 is killed by SIGKILL, and producers and workers are started again at once; now and then one is
-stopped for up to two seconds. On a machine where workers take so long to start that none gets to
-work, kills pause. After that the workers finish what is in the queue.
+stopped for up to two seconds. It begins when all eight are at work, and kills pause while workers
+take so long to start that none gets to work, so a busy machine makes a run weaker and not wrong.
+After that the workers finish what is in the queue.
 
 Claimed, and checked against what the processes noted outside of the store: no task whose delay()
 returned is lost; every task that began twice did so because a kill ended the first; at the end
@@ -37,7 +38,7 @@ from celery_soak_verdict import Verdict, judge, judge_counts
 import celeriac
 
 QUEUE: Final = "celery"
-LULL: Final = 15.0  # seconds without one acknowledgement after which nobody is killed
+LULL: Final = 10.0  # seconds without one acknowledgement after which nobody is killed
 STALL: Final = 120.0  # seconds of that which are too long, then
 PATIENCE: Final = 120.0  # for an orderly end
 STOPS_EVERY: Final = 4.0
@@ -77,11 +78,22 @@ class Progress:
         return False
 
 
+def begin(fleet: Fleet, progress: Progress) -> None:
+    """Starts all, and waits until each has noted something."""
+    for role in ROLES:
+        fleet.start(role)
+    while {path.name.split(".")[1] for path in fleet.folder.glob("[0-9]*.*.*")} < set(ROLES):
+        time.sleep(0.1)
+        fleet.look(time.monotonic())
+        if time.monotonic() - progress.begun > PATIENCE:
+            fleet.violations.append(f"not all are at work after {PATIENCE:g} s")
+            break
+    progress.begun = progress.moved = time.monotonic()
+
+
 def run(fleet: Fleet, progress: Progress, seconds: float, every: float) -> None:
     """Kills one after the other for that long."""
     draw = fleet.draw
-    for role in ROLES:
-        fleet.start(role)
     now = time.monotonic()
     end, kill_at = now + seconds, now + every
     stop_at = now + draw.expovariate(1 / STOPS_EVERY)
@@ -159,6 +171,7 @@ def soak(kind: str, seconds: float, seed: int, every: float) -> dict[str, Any]:
         try:
             with celeriac.connect(url) as store:
                 progress = Progress(fleet, store.queue(QUEUE))
+                begin(fleet, progress)
                 run(fleet, progress, seconds, every)
                 drain(fleet, progress)
         finally:
