@@ -92,6 +92,25 @@ def killed_between_the_ack_and_its_note(story: Story) -> None:
     story.note(ledger.ACKING, 9, KILLED_W, 40)
 
 
+def killed_with_the_next_handed_out_and_nothing_acknowledged(story: Story) -> None:
+    story.now = KILL_W - 1
+    for number in (9, 10):
+        story.send(number)
+        story.work(number, OTHER, acked=False)
+    story.now = KILL_W
+    for number in (9, 10):
+        story.work(number, CHILD)
+
+
+def forgotten_by_a_worker_that_is_killed_later(story: Story) -> None:
+    story.now = KILL_W - 2
+    for number in (9, 10, 11):
+        story.send(number)
+        story.work(number, OTHER, acked=number > 9)
+    story.now = KILL_W
+    story.work(9, CHILD)
+
+
 def refused(story: Story) -> None:
     story.send(9, end=ledger.FAILED)
 
@@ -186,6 +205,7 @@ def cut_off_by_nothing(story: Story) -> None:
         fine,
         an_orphan_begins_after_the_other_is_done,
         killed_between_the_ack_and_its_note,
+        killed_with_the_next_handed_out_and_nothing_acknowledged,
         refused,
     ],
 )
@@ -214,6 +234,7 @@ AT_ONCE = "duplicate explained by no kill"
         (begun_before_its_child_is_killed, AT_ONCE),
         (delivered_after_its_acknowledgement, AT_ONCE),
         (forgotten_by_a_child_that_is_killed_later, UNEXPLAINED),
+        (forgotten_by_a_worker_that_is_killed_later, UNEXPLAINED),
         (never_settled, UNEXPLAINED),
         (done_and_not_sent, "nobody sent:\n    9: never begun to send"),
         (failed_and_done, "nobody sent:\n    9: sending it failed"),

@@ -32,20 +32,25 @@ app.conf.update(
 
 
 class NotingRequest(Request):  # type: ignore[misc]
-    """A task in the worker's main process, which notes what becomes of its message."""
+    """A task in the worker's main process, which notes what becomes of its message.
 
-    def acknowledge(self) -> None:
-        if self.acknowledged:
-            return
-        notes.note(ACKING, self.args[0])
-        super().acknowledge()
-        notes.note(ACKED, self.args[0])
+    Request.acknowledge() isn't it: that only has the hub call ack() in its next turn, and the
+    process may be killed before."""
 
-    def reject(self, requeue: bool = False) -> None:
-        if self.acknowledged:
-            return
-        super().reject(requeue)
-        notes.note(REJECTED, self.args[0])
+    def __init__(self, message: Any, *args: Any, **options: Any) -> None:
+        super().__init__(message, *args, **options)
+        number, ack, reject = self.args[0], message.ack, message.reject
+
+        def noted_ack(*args: Any, **options: Any) -> None:
+            notes.note(ACKING, number)
+            ack(*args, **options)
+            notes.note(ACKED, number)
+
+        def noted_reject(*args: Any, **options: Any) -> None:
+            reject(*args, **options)
+            notes.note(REJECTED, number)
+
+        message.ack, message.reject = noted_ack, noted_reject
 
 
 class NotingTask(Task):  # type: ignore[misc]

@@ -118,6 +118,11 @@ class Fleet:
             )
         self.running[role] = self.roster.started(role, process.pid), process
 
+    def at_work(self, kind: str = "") -> int:
+        """How many of those that run have noted anything yet."""
+        started = (life for life, _ in self.running.values() if life.role.startswith(kind))
+        return sum(any(self.folder.glob(f"{life.incarnation:06d}.*")) for life in started)
+
     def log(self, incarnation: int) -> Path:
         """Where an incarnation writes to."""
         return self.folder / f"log.{incarnation:06d}"

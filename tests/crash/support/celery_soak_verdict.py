@@ -5,7 +5,9 @@ the main process or the attempt's child was killed. From that follows all that i
 
   - Every task that was sent is done at least once, and so is every one whose attempt was begun.
   - An attempt that was not acknowledged is explained by the kill of its child, or of the main
-    process. A child has one task at a time, so a kill explains only its last attempt.
+    process. A child has one task at a time, so its kill explains only its last attempt. A main
+    process that gets a result hands its child the next task before it acknowledges, so its kill
+    explains the last two of each child.
   - Two workers never have a message at the same time: of two attempts of a task one was over, by a
     kill, before the other began. After an acknowledgement nothing begins, so of two attempts at
     most one was acknowledged. (What a killed main process had handed to a child is done by this
@@ -18,7 +20,7 @@ the main process or the attempt's child was killed. From that follows all that i
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -39,8 +41,8 @@ class Attempt:
     done: float | None = None
     acking: float | None = None
     acked: float | None = None
-    last: bool = True
-    """Whether it is the last that its child began."""
+    later: int = 0
+    """How many the same child began after it."""
     killed: float | None = None
     """When the kill that explains it was."""
 
@@ -73,6 +75,10 @@ class Verdict:
             self.violations.append(f"{len(examples)} x {what}:{shown}")
 
 
+#: The latest attempts of each child, by incarnation and pid.
+_Begun = defaultdict[tuple[int, int], deque[Attempt]]
+
+
 class _Books:
     """All notes, by what they are about."""
 
@@ -84,7 +90,7 @@ class _Books:
         self.attempts: dict[int, list[Attempt]] = defaultdict(list)
         self.rejected = 0
         settled: list[Note] = []
-        latest: dict[tuple[int, int], Attempt] = {}
+        begun: _Begun = defaultdict(lambda: deque(maxlen=3))
         for note in notes:
             if note.kind == ledger.SENDING:
                 self.sending[note.number] = note.incarnation
@@ -92,7 +98,7 @@ class _Books:
                 del self.sending[note.number]
                 (self.sent if note.kind == ledger.SENT else self.failed).add(note.number)
             elif note.kind in (ledger.BEGUN, ledger.DONE):
-                self._work(note, latest)
+                self._work(note, begun)
             else:
                 settled.append(note)
         for attempts in self.attempts.values():
@@ -105,14 +111,15 @@ class _Books:
     def all(self) -> Iterable[Attempt]:
         return (attempt for attempts in self.attempts.values() for attempt in attempts)
 
-    def _work(self, note: Note, latest: dict[tuple[int, int], Attempt]) -> None:
+    def _work(self, note: Note, begun: _Begun) -> None:
         child = note.incarnation, note.pid
         if note.kind == ledger.DONE:
-            latest[child].done = note.time
+            begun[child][-1].done = note.time
             return
-        if child in latest:
-            latest[child].last = False
-        attempt = latest[child] = Attempt(note.number, note.incarnation, note.pid, note.time)
+        attempt = Attempt(note.number, note.incarnation, note.pid, note.time)
+        for earlier in begun[child]:
+            earlier.later += 1
+        begun[child].append(attempt)
         self.attempts[note.number].append(attempt)
 
     def _settle(self, note: Note) -> None:
@@ -135,12 +142,14 @@ class _Books:
 
     def _killed(self, attempt: Attempt) -> float | None:
         """When the kill was that explains an attempt without acknowledgement."""
-        if not attempt.last:
-            return None
         life = self.lives[attempt.incarnation]
-        child = life.children.get(attempt.pid, inf)
-        ends = [end for end in (life.killed, child if child >= attempt.begun else None) if end]
-        return min(ends) if min(ends, default=inf) < inf else None
+        ends = []
+        if life.killed is not None and attempt.later <= 1:
+            ends.append(life.killed)
+        child = life.children.get(attempt.pid)
+        if child is not None and child >= attempt.begun and attempt.later == 0:
+            ends.append(child)
+        return min(ends, default=None)
 
 
 def judge(notes: Iterable[Note], lives: dict[int, Life]) -> Verdict:
