@@ -22,13 +22,18 @@ SOAK = Path(__file__).parents[1] / "crash" / "celery_soak.py"
 def test_twenty_seconds_of_kills(tmp_path: Path, kind: str) -> None:
     report = tmp_path / "soak.json"
     # In a process of its own, whose children are killed.
-    done = subprocess.run(
+    soak = subprocess.Popen(
         [sys.executable, str(SOAK), "--seconds", "20", "--store", kind, "--json", str(report)],
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
-        timeout=600,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
+    try:
+        printed, _ = soak.communicate(timeout=600)
+    finally:
+        soak.terminate()  # which has it end its processes; nothing when it is over
+        soak.wait(60)
+    assert soak.returncode == 0, printed
     result = json.loads(report.read_text())
     assert result["violations"] == []
     figures = result["figures"]

@@ -22,6 +22,7 @@ import json
 import random
 import re
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -244,6 +245,8 @@ def main() -> int:
     parser.add_argument("--keep", action="store_true", help="keep ledger and logs in any case")
     parser.add_argument("--json", type=Path, help="write the figures there")
     options = parser.parse_args()
+    # Whoever ends the soak has its processes ended.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
     seed = options.seed if options.seed is not None else random.SystemRandom().randrange(10**6)
     print(f"Celery soak on {options.store}://: {options.seconds:g} s, seed {seed}", flush=True)
     result = soak(options.store, options.seconds, seed, options.every, options.keep)
