@@ -1,4 +1,4 @@
-"""The judge of the Celery soak sees what it is there to see; tests/celery has runs of the soak.
+"""The judge of the Celery soak sees what it is there to see; celery_soak.py is run by hand.
 
 Made-up ledgers, each with one thing wrong. Nothing here needs Celery.
 """
