@@ -149,7 +149,7 @@ core_module() {
 # The Python tests of the core: those that need neither gunicorn nor a Celery worker.
 core_tests() {
   local found=() path
-  for path in tests/{conformance,multiprocess,crash,bad_input,fuzz,compat}; do
+  for path in tests/{conformance,journal,multiprocess,crash,bad_input,fuzz,compat}; do
     [[ -d $path ]] && found+=("$path")
   done
   ((${#found[@]})) || die "none of the folders of core tests is there"
