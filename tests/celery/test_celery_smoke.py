@@ -207,6 +207,21 @@ def test_groups_across_restarts(slow: Any, worker: Start) -> None:
     )
 
 
+@pytest.mark.parametrize("late", [True, False], ids=["acks late", "acks early"])
+def test_a_task_that_a_process_was_just_given_does_not_run_twice(
+    slow: Any, worker: Start, counts: Callable[[], Any], late: bool
+) -> None:
+    """The worker is told to stop when it has written the task and not heard of it again."""
+    settings = conf(task_annotations={slow.name: {"acks_late": late}})
+    first = worker("w1", "--concurrency", "1", CELERIAC_TEST_SLOW_ACCEPT="1", **settings)
+    result = slow.delay("x", 0.1)
+    wait_until(lambda: first.noted() == ["given"], what="the task to be written")
+    assert first.terminate() == 0
+    assert first.noted() == ["given", "start x", "end x"]
+    assert result.get(timeout=PATIENCE) == "x"
+    assert counts() == (0, 0, 0)
+
+
 def test_the_pool_is_restarted_during_a_task(app: Any, slow: Any, worker: Start) -> None:
     process = worker("w1", **conf(worker_pool_restarts=True))
     result = slow.delay("x", 1)

@@ -17,7 +17,8 @@ Each module imports only from those before it; the package reads from the bottom
   ``queue_uses`` and ``dead_letters`` (what ``x-`` arguments ask for), ``revocations`` (of tasks
   that wait for their ETA), ``broker``
 - a worker: ``waiting`` (for results), ``chord_watch`` (a thread that looks after the dead),
-  ``worker`` (the few places where Celery has to be told about the transport)
+  ``given`` (tasks that a warm stop waits for), ``worker`` (the few places where Celery has to be
+  told about the transport)
 - what kombu calls: ``qos``, ``channel``, ``poller`` (a sleep until there is something, the event
   loop), ``transport`` (the class behind the URL)
 - results: ``result_table`` (keys and values), ``chord_entry`` and ``chords`` (their callbacks,

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import billiard.pool
 from celery import Celery, signals
 from celery.exceptions import Reject
 from kombu import Queue
@@ -43,6 +44,22 @@ app.conf.update(
 )
 
 app.conf.update(json.loads(os.environ.get("CELERIAC_TEST_CONF", "{}")))
+
+if os.environ.get("CELERIAC_TEST_SLOW_ACCEPT"):
+
+    @signals.worker_process_init.connect  # type: ignore[untyped-decorator]
+    def accept_slowly(**_: Any) -> None:
+        """A process of the pool that lets a second pass between a task's arrival and its word."""
+        workloop = billiard.pool.Worker.workloop
+        debug, now, pid = workloop.__defaults__
+
+        def slow_now() -> float:
+            note_line("given")
+            time.sleep(1)
+            return float(now())
+
+        workloop.__defaults__ = (debug, slow_now, pid)
+
 
 # Not shared: tests make this application anew, and shared tasks of an earlier one would come along.
 task = partial(app.task, shared=False)
