@@ -425,8 +425,9 @@ struct JournalControl {
   HalfWord state;    // 0, or 1 when the queues hold what the journal holds
   HalfWord arrived;  // calls that waited for a sync, all in all
   Word gathering;    // until when the next group is waited for; 0 = nobody does
+  Word spare;        // the segment for which a spare was begun: a hint
 };
-static_assert(sizeof(JournalControl) == 216);
+static_assert(sizeof(JournalControl) == 224);
 
 // ---------------------------------------------------------------------- where everything is
 
