@@ -199,9 +199,13 @@ Result<Position> Journal::position(OwnerTag me) {
   Status ready;
   const MutexGuard guard(OwnerMutex(control_.append, owners_), lock_append(me, &ready));
   if (!guard.held()) return ready;
-  return Position{control_.current.load(std::memory_order_relaxed),
-                  control_.end.load(std::memory_order_relaxed),
-                  control_.next_lsn.load(std::memory_order_relaxed)};
+  return position_locked();
+}
+
+Position Journal::position_locked() const {
+  return {control_.current.load(std::memory_order_relaxed),
+          control_.end.load(std::memory_order_relaxed),
+          control_.next_lsn.load(std::memory_order_relaxed)};
 }
 
 Result<Report> Journal::begin(OwnerTag me, LiveSet* live) {

@@ -172,6 +172,7 @@ class Journal {
   Locked lock_append(OwnerTag me, Status* ready);
   Result<std::uint64_t> append_locked(Encoded* e, const std::function<void(std::uint64_t)>& told);
   Status write_locked(const Encoded& e, std::uint64_t end, std::uint64_t lsn, std::uint64_t count);
+  Position position_locked() const;
   // Ends what a dead holder of `append`, or a failed write, has left.
   Status settle_locked();
   Status settle_switch_locked(std::uint64_t target);
@@ -201,6 +202,7 @@ class Journal {
   void wake_followers();
 
   Status catch_up(Position* at, LiveSet* live, OwnerTag me);
+  Locked lock_caught_up(Position* at, LiveSet* live, OwnerTag me, Status* ready);
   // Writes them again, those of which nobody has written anything meanwhile.
   Status copy_some(const std::vector<WholeMessage>& some, LiveSet* live, Position* at, OwnerTag me,
                    CompactResult* result);
