@@ -47,7 +47,8 @@ Status check_ours(const struct stat& s, unsigned file_mode, const std::string& p
     // A directory may be anybody's, /etc for instance: to change or remove it isn't the advice.
     const std::string advice = S_ISDIR(s.st_mode)
                                    ? "name a directory that is the store's alone, or, if this one "
-                                     "is, chmod it to " + right
+                                     "is, chmod it to " +
+                                         right
                                    : "chmod it to " + right + " or remove it";
     return {Code::kConfiguration, std::string(what) + " " + path + " has mode " + octal(s.st_mode) +
                                       ", so others could write or read it: " + advice};
