@@ -54,6 +54,7 @@ EXCUSED = {
 SKIPPED = {
     "test_tasks::test_tasks::test_multiprocess_producer": "Celery says: broken test",
     "test_tasks::test_tasks::test_multithread_producer": "Celery says: broken test",
+    "test_tasks::test_tasks::test_task_accepted": "Celery says: randomly fails",
 }
 
 #: What runs unless all is asked for, in the words of pytest's -k.
