@@ -19,7 +19,7 @@ from pathlib import Path
 
 from celery import chord
 
-from . import celery_app, celery_deque
+from . import celery_app, celery_deque, celery_fifo
 from .celery_idle import waiting_tasks, wake_ups
 from .celery_workers import Stamps, System, environment, worker
 from .common import (
@@ -55,7 +55,8 @@ DESCRIPTIONS = {
     "redis": "broker and result backend redis:// on loopback, hiredis parser, no persistence",
     "memory": "kombu's memory transport, all in one process: what Celery itself takes, not a "
     "broker between processes",
-    "floor": "a transport that costs nothing, objects in a deque: the least that Celery takes",
+    "floor": "a transport that costs nothing, objects in a deque: the least that Celery takes; "
+    "between processes pickles in a FIFO, the results in another",
 }
 AGAINST = {"celeriac": ("redis", "memory", "floor"), "celeriac amqp": ("redis", "memory", "floor")}
 PUBLISH, DRAINS = "Publishing", "Working off a full queue"
@@ -188,7 +189,8 @@ def answers(report: Report, options: Options, every: list[System], folder: Path)
     if not groups and not chords:
         return
     with ExitStack() as stack:
-        for system in every:
+        floor = stack.enter_context(answering_floor(folder))
+        for system in (*every, floor):
             system.empty()
             process = stack.enter_context(worker(system, folder))
             ready = Stamps(folder / f"ready-{system.name}")
@@ -197,7 +199,7 @@ def answers(report: Report, options: Options, every: list[System], folder: Path)
         for number in range(options.rounds):
             report.round(number, "with idle workers")
             for group in groups:
-                for system in turns(every, number):
+                for system in turns([*every, floor], number):
                     measure = to_start if group == LATENCY else to_result
                     taken = sorted(measure(system, folder, count))
                     for share in (0.5, 0.95, 0.99):
@@ -207,6 +209,17 @@ def answers(report: Report, options: Options, every: list[System], folder: Path)
                 taken = [a_chord(system) for _ in range(1 if options.quick else CHORDS)]
                 value = statistics.median(taken) * 1000
                 report.add(CHORD, f"of {PARTS}", system.name, value, "ms")
+
+
+@contextmanager
+def answering_floor(folder: Path) -> Iterator[System]:
+    """The floor of one task at a time to another process."""
+    broker, backend = celery_fifo.make(folder / "floor")
+    app = celery_app.make(broker, backend)
+    try:
+        yield System("floor", broker, backend, app)
+    finally:
+        app.close()
 
 
 def to_start(system: System, folder: Path, count: int) -> list[float]:

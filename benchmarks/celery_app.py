@@ -13,6 +13,10 @@ from typing import Any
 
 import celery
 
+from . import celery_fifo
+
+celery_fifo.register()
+
 BROKER, BACKEND = "BENCH_BROKER", "BENCH_BACKEND"
 STAMP = struct.Struct("=dd")
 

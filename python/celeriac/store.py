@@ -391,6 +391,8 @@ def connect(url: str, **options: Any) -> Store:
 def restore(url: str, path: str | os.PathLike[str]) -> None:
     """Make a new ``file://`` store of what :meth:`Store.backup` wrote; the backup is checked first.
 
+    Of the URL's options ``mode`` counts; the others are for :func:`connect`, which makes the arena.
+
     Raises ConfigurationError when the directory holds anything, StoreNotFound when there is no
     such file, and StoreCorrupt when it is no whole backup.
     """

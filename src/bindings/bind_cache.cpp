@@ -2,6 +2,8 @@
 // through pybind11's dispatcher (fastcall.hpp); the rest does.
 #include "bindings/bindings.hpp"
 #include "bindings/codec.hpp"
+#include "bindings/codec_encode.hpp"
+#include "bindings/codec_format.hpp"
 #include "bindings/entries.hpp"
 #include "bindings/errors.hpp"
 #include "bindings/fastcall.hpp"
@@ -286,6 +288,17 @@ py::object decode_value(std::uint8_t codec, const py::bytes& data) {
   return decode(static_cast<Codec>(codec), std::string_view(data));
 }
 
+// What JSON has, in the native codec's form; None for what it has not.
+py::object encode_json(py::handle value) {
+  Buffer buffer;
+  if (!encode_native(value.ptr(), Accepted::kJson, &buffer)) return py::none();
+  return py::bytes(buffer.bytes().data(), buffer.bytes().size());
+}
+
+py::object decode_json(const py::bytes& data) {
+  return decode(kNativeCodec, std::string_view(data));
+}
+
 }  // namespace
 
 void register_cache(py::module_& m) {
@@ -293,6 +306,8 @@ void register_cache(py::module_& m) {
   add_methods(reinterpret_cast<PyTypeObject*>(type.ptr()), hot_methods());
   m.def("encode_value", &encode_value, py::arg("value"));
   m.def("decode_value", &decode_value, py::arg("codec"), py::arg("data"));
+  m.def("encode_json", &encode_json, py::arg("value"));
+  m.def("decode_json", &decode_json, py::arg("data"));
   type.def("get_versioned", &get_versioned, py::arg("key"))
       .def("compare_and_set", &compare_and_set, py::arg("key"), py::arg("version"),
            py::arg("value"), py::arg("ttl"))

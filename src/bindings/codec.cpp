@@ -97,7 +97,7 @@ void encode(py::handle object, bool pickle_all, Encoded* to) {
     to->value = {Codec::kNone, {}};
   } else if (type == &PyBool_Type) {
     to->value = {o == Py_True ? Codec::kTrue : Codec::kFalse, {}};
-  } else if (encode_native(o, &to->buffer)) {
+  } else if (encode_native(o, Accepted::kPlain, &to->buffer)) {
     to->value = {kNativeCodec, to->buffer.bytes()};
   } else {
     encode_pickle(object, to);

@@ -36,7 +36,7 @@ class Held {  // a reference of ours
 // What is seldom called is kept out of the loops around what often is.
 class Encoder {
  public:
-  explicit Encoder(Buffer& out) : out_(out) {}
+  Encoder(Buffer& out, Accepted accepted) : out_(out), json_(accepted == Accepted::kJson) {}
 
   bool item(PyObject* o) {
     if (!out_.reserve(kSmallest)) return false;
@@ -97,6 +97,7 @@ class Encoder {
     if (type == &PyDict_Type) return dict(o);
     if (type == &PyList_Type) return list(o);
     if (type == &PyTuple_Type) return tuple(o);
+    if (json_) return false;
     if (type == &PyBytes_Type) return bytes(o);
     if (type == &PySet_Type) return set(kTagSet, o);
     if (type == &PyFrozenSet_Type) return set(kTagFrozenSet, o);
@@ -229,7 +230,7 @@ class Encoder {
     const Py_ssize_t n = PyTuple_GET_SIZE(o);
     if (n > 0 && !enter(o)) return false;  // there is but one empty tuple, and it is met often
     const Held held(o);
-    if (!sized(kTagTuple, static_cast<std::size_t>(n), 0)) return false;
+    if (!sized(json_ ? kTagLongList : kTagTuple, static_cast<std::size_t>(n), 0)) return false;
     for (Py_ssize_t i = 0; i < n; ++i) {
       if (!item(PyTuple_GET_ITEM(o, i))) return false;
     }
@@ -265,7 +266,7 @@ class Encoder {
         if (!shared_text(key)) return false;
         if (written == 0) first = strings_.latest();
         if (!item(value)) return false;
-      } else if (!other_pair(key, value)) {
+      } else if (json_ || !other_pair(key, value)) {
         return false;
       }
     }
@@ -429,6 +430,7 @@ class Encoder {
   }
 
   Buffer& out_;
+  const bool json_;
   int depth_ = 0;
   MetContainers met_;
   SharedStrings strings_;
@@ -436,11 +438,11 @@ class Encoder {
 
 }  // namespace
 
-bool encode_native(PyObject* value, Buffer* to) {
+bool encode_native(PyObject* value, Accepted accepted, Buffer* to) {
   if (to->reserve(1)) {
     *to->end() = static_cast<char>(kFormatVersion);
     to->add(1);
-    if (Encoder(*to).item(value)) return true;
+    if (Encoder(*to, accepted).item(value)) return true;
   }
   to->clear();
   if (PyErr_Occurred() != nullptr) {

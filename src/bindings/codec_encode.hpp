@@ -7,8 +7,13 @@
 
 namespace celeriac::bindings {
 
-// Appends the value. False, and an empty buffer, when it isn't plain data: then it is pickle's.
+enum class Accepted {
+  kPlain,  // all that the format has
+  kJson,   // only what JSON has; a tuple becomes a list, as it does there
+};
+
+// Appends the value. False, and an empty buffer, when it isn't what is accepted.
 // Runs no code of the value's. Throws what isn't an Exception (KeyboardInterrupt and the like).
-bool encode_native(PyObject* value, Buffer* to);
+bool encode_native(PyObject* value, Accepted accepted, Buffer* to);
 
 }  // namespace celeriac::bindings

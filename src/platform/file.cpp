@@ -43,10 +43,15 @@ Status check_ours(const struct stat& s, unsigned file_mode, const std::string& p
   }
   const unsigned open_to = s.st_mode & forbidden_bits(file_mode);
   if (open_to != 0) {
+    const std::string right = octal((s.st_mode & 07777U) & ~forbidden_bits(file_mode));
+    // A directory may be anybody's, /etc for instance: to change or remove it isn't the advice.
+    const std::string advice = S_ISDIR(s.st_mode)
+                                   ? "name a directory that is the store's alone, or, if this one "
+                                     "is, chmod it to " +
+                                         right
+                                   : "chmod it to " + right + " or remove it";
     return {Code::kConfiguration, std::string(what) + " " + path + " has mode " + octal(s.st_mode) +
-                                      ", so others could write or read it: chmod it to " +
-                                      octal((s.st_mode & 07777U) & ~forbidden_bits(file_mode)) +
-                                      " or remove it"};
+                                      ", so others could write or read it: " + advice};
   }
   return Status::ok();
 }

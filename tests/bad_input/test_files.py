@@ -51,7 +51,10 @@ def test_of_another_user(closed: Path, unchanged: Look, needs_root: None, what: 
 def test_open_to_others(closed: Path, unchanged: Look, what: str, mode: int) -> None:
     path = place(closed, what)
     path.chmod(path.stat().st_mode | mode)
-    refused("has mode 0.*others could write or read it: chmod it to 0[67]00", unchanged)
+    advice = (
+        "name a directory.*chmod it to 0700$" if path.is_dir() else "chmod it to 0600 or remove it"
+    )
+    refused(f"has mode 0.*others could write or read it: {advice}", unchanged)
 
 
 def test_files_are_open_to_the_group_when_asked(root: Path, ours: Path) -> None:

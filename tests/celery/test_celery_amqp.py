@@ -19,9 +19,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kombu import Exchange, Queue
 from kombu.exceptions import OperationalError
+from kombu.utils.json import dumps
 
 import celeriac
 from celeriac.celery import amqp as ours
+from celeriac.celery.messages import decode_frame
 
 AMQP = "celeriac.celery:AMQP"
 PATIENCE = 60
@@ -77,13 +79,21 @@ def twins(store_url: str) -> Iterator[Callable[..., tuple[Any, Any]]]:
 
 
 def sent(url: str) -> list[tuple[str, bytes, int, bool]]:
-    """All that waits in the store: queue, frame, priority, whether delayed; and empties it."""
+    """All that waits in the store: queue, message, priority, whether delayed; and empties it.
+
+    A message is its header as JSON, in its order, and its body.
+    """
+
+    def message(frame: Any) -> bytes:
+        header, body = decode_frame(frame)
+        return dumps(header, separators=(",", ":")).encode() + body
+
     store = celeriac.connect(url)
     found = []
     for name in sorted(store.queues()):
         queue = store.queue(name)
-        found += [(name, m.body, m.priority, False) for m in queue.ready()]
-        found += [(name, m.body, m.priority, True) for m in queue.delayed()]
+        found += [(name, message(m.body), m.priority, False) for m in queue.ready()]
+        found += [(name, message(m.body), m.priority, True) for m in queue.delayed()]
         queue.purge()
     return found
 

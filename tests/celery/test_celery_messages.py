@@ -63,7 +63,10 @@ def test_text_becomes_utf8() -> None:
         b"\xce\x01\xff\xff\xff\x7f",  # a header longer than the message
         b"\xce\x01\x02\x00\x00\x00[]",  # a header that lacks its fields
         b"\xce\x01\x02\x00\x00\x00\xff\xffx",  # a header that is no text
-        b"\xce\x02\x02\x00\x00\x00[]",  # a later version
+        b"\xce\x02\x02\x00\x00\x00\x01\xc0",  # the same in the other form
+        b"\xce\x02\x02\x00\x00\x00[]",  # the first form under the number of the second
+        b"\xce\x02\x08\x00\x00\x00\x01\xc6\x80\x80\x80\x80\x80\x80",  # six numbers
+        b"\xce\x03\x02\x00\x00\x00[]",  # a later form
     ],
 )
 def test_foreign_bytes_are_a_message_without_headers(foreign: bytes) -> None:
@@ -161,3 +164,34 @@ def test_the_kept_decoder_refuses_what_json_refuses(text: str) -> None:
     with pytest.raises(json.JSONDecodeError) as ours:
         fastjson.decoder()(text)
     assert str(ours.value) == str(usual.value)
+
+
+HEADERS: list[dict[str, Any]] = [
+    {"text": "ä\U0001f600", "numbers": [0, -1, 2**70, 1.5, True, None], "nested": {"deep": [{}]}},
+    {"pair": (1, (2, 3)), "none": ()},
+    {"when": NOW, "id": UUID(int=7)},
+    {"keys": {1: "one", None: "none", False: "no"}},
+    {"text": "\ud800"},
+    {"infinite": [float("inf"), float("-inf")]},
+]
+
+
+@pytest.mark.parametrize("headers", HEADERS)
+def test_headers_come_back_as_from_kombus_json(headers: dict[str, Any]) -> None:
+    """Whichever form they have on the way."""
+    expected = kombu.utils.json.loads(kombu.utils.json.dumps(headers))
+    (_, _, found, _, _, _), _ = decode_frame(encode_frame(message(headers=headers), "", ""))
+    assert repr(found) == repr(expected)
+
+
+def test_headers_that_json_has_not_are_refused() -> None:
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        encode_frame(message(headers={"of": object()}), "", "")
+
+
+def test_plain_headers_are_not_json_and_others_are() -> None:
+    plain = encode_frame(message(headers={"id": "1"}), "", "")
+    dated = encode_frame(message(headers={"when": NOW}), "", "")
+    assert (plain[1], dated[1]) == (2, 1)
+    assert b'"when"' in dated
+    assert b'"id"' not in plain

@@ -40,12 +40,21 @@ EXCUSED = {
     "backend keeps a chord's results",
     "test_canvas::test_chord::test_error_propagates_from_chord": "Celery's issue #6437: the test "
     "expects to fail on Redis",
+    **dict.fromkeys(
+        (
+            "test_tasks::test_task_redis_result_backend::"
+            "test_asyncresult_forget_cancels_subscription",
+            "test_tasks::test_task_redis_result_backend::test_asyncresult_get_cancels_subscription",
+        ),
+        "counts the channels of Redis that the Redis backend has subscribed to",
+    ),
 }
 
 #: Tests that skip themselves.
 SKIPPED = {
     "test_tasks::test_tasks::test_multiprocess_producer": "Celery says: broken test",
     "test_tasks::test_tasks::test_multithread_producer": "Celery says: broken test",
+    "test_tasks::test_tasks::test_task_accepted": "Celery says: randomly fails",
 }
 
 #: What runs unless all is asked for, in the words of pytest's -k.

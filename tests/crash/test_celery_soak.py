@@ -12,7 +12,7 @@ from pathlib import Path
 
 import celery_soak_ledger as ledger
 import pytest
-from celery_soak_ledger import Life, Note, Notes, Roster, read
+from celery_soak_ledger import Kill, Life, Note, Notes, Roster, read
 from celery_soak_verdict import Verdict, judge, judge_counts
 
 P, KILLED_P, W, KILLED_W = 1, 2, 3, 4  # incarnations
@@ -30,7 +30,7 @@ class Story:
         self.lives = {
             P: Life(P, "producer0", 10),
             KILLED_P: Life(KILLED_P, "producer1", 20, killed=KILL_P),
-            W: Life(W, "worker0", 30, children={KILLED_CHILD: KILL_CHILD}),
+            W: Life(W, "worker0", 30, children={KILLED_CHILD: Kill(KILL_CHILD, KILL_CHILD + 0.5)}),
             KILLED_W: Life(KILLED_W, "worker1", 40, killed=KILL_W),
         }
 
@@ -109,6 +109,20 @@ def forgotten_by_a_worker_that_is_killed_later(story: Story) -> None:
         story.work(number, OTHER, acked=number > 9)
     story.now = KILL_W
     story.work(9, CHILD)
+
+
+def begun_while_its_child_is_being_killed(story: Story) -> None:
+    story.send(9)
+    story.now = KILL_CHILD  # the signal is sent half a second later
+    story.work(9, KILLED_CHILD, done=False, acked=False)
+    story.work(9, OTHER)
+
+
+def begun_after_its_child_was_killed(story: Story) -> None:
+    story.send(9)
+    story.now = KILL_CHILD + 0.5
+    story.work(9, KILLED_CHILD, done=False, acked=False)
+    story.work(9, OTHER)
 
 
 def refused(story: Story) -> None:
@@ -206,6 +220,7 @@ def cut_off_by_nothing(story: Story) -> None:
         an_orphan_begins_after_the_other_is_done,
         killed_between_the_ack_and_its_note,
         killed_with_the_next_handed_out_and_nothing_acknowledged,
+        begun_while_its_child_is_being_killed,
         refused,
     ],
 )
@@ -232,6 +247,7 @@ AT_ONCE = "duplicate explained by no kill"
         (acknowledged_twice, AT_ONCE),
         (begun_before_the_kill_that_would_explain_it, AT_ONCE),
         (begun_before_its_child_is_killed, AT_ONCE),
+        (begun_after_its_child_was_killed, UNEXPLAINED),
         (delivered_after_its_acknowledgement, AT_ONCE),
         (forgotten_by_a_child_that_is_killed_later, UNEXPLAINED),
         (forgotten_by_a_worker_that_is_killed_later, UNEXPLAINED),
@@ -319,9 +335,14 @@ def test_the_ledger_says_who_noted_what(tmp_path: Path) -> None:
 def test_the_roster_keeps_the_first_kill(tmp_path: Path) -> None:
     roster = Roster(tmp_path)
     life = roster.started("worker0", 5)
+    before = time.monotonic()
     roster.killing(life, 6)
+    assert before <= life.children[6].begun < life.children[6].sent == float("inf")
+    roster.killed(life, 6)
     first = dict(life.children)
+    assert life.children[6].begun <= life.children[6].sent <= time.monotonic()
     roster.killing(life, 6)
+    roster.killed(life, 6)
     assert life.children == first
     assert life.killed is None
     roster.killing(life, 5)

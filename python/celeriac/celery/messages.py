@@ -5,13 +5,15 @@ its body, and the body follows as it is, with no base64 and no copy into a JSON 
 
     offset  size  content
     0       1     0xCE
-    1       1     version of the frame, 1
+    1       1     form of the header: 1 JSON, 2 the store's own codec for plain data
     2       4     length of the header in bytes, little endian
-    6       n     header, JSON
+    6       n     header
     6+n     rest  body, raw
 
 The header is a list, because its fields are always the same: content type, content encoding,
-headers, properties, exchange, routing key. Bytes that are no frame (another program put them
+headers, properties, exchange, routing key. The codec takes a fifth of JSON's time, and gives back
+what JSON would; a header with anything else in it (a date, a lazy text) is written as JSON, in
+kombu's way. Bytes that are no frame (another program put them
 into the queue) are delivered as a message without headers, so that a consumer can see and
 reject them instead of failing on them for ever.
 """
@@ -29,6 +31,7 @@ from kombu.transport import virtual
 from kombu.utils.json import loads as kombu_loads
 from kombu.utils.json import object_hook
 
+from celeriac import _core
 from celeriac.celery import fastjson
 
 if TYPE_CHECKING:
@@ -46,7 +49,7 @@ __all__ = [
 _JSON = "application/json"
 
 MAGIC = 0xCE
-VERSION = 1
+JSON, PLAIN = 1, 2
 
 _prefix = struct.Struct("<BBI")
 _dumps = fastjson.encoder(",", ":")
@@ -82,30 +85,40 @@ def frame_of(header: Header, body: bytes | str | None) -> bytes:
     Raises:
         TypeError: a header or property is not JSON, or the body is neither bytes nor text.
     """
-    text = _dumps(header).encode()
+    form, text = PLAIN, _core.encode_json(header)
+    if text is None:
+        form, text = JSON, _dumps(header).encode()
     if isinstance(body, str):
         body = body.encode()
-    return b"".join((_prefix.pack(MAGIC, VERSION, len(text)), text, body or b""))
+    return b"".join((_prefix.pack(MAGIC, form, len(text)), text, body or b""))
 
 
 def decode_frame(frame: bytes) -> tuple[Header, bytes]:
     """Split a frame into its header and the body. Never raises on foreign bytes."""
     if len(frame) >= _prefix.size:
-        magic, version, length = _prefix.unpack_from(frame)
+        magic, form, length = _prefix.unpack_from(frame)
         end = _prefix.size + length
-        if magic == MAGIC and version == VERSION and end <= len(frame):
+        if magic == MAGIC and form in (PLAIN, JSON) and end <= len(frame):
             try:
-                text = frame[_prefix.size : end].decode()
-                fields = (_loads_typed if "__type__" in text else _loads_plain)(text)
-                content_type, encoding, headers, properties, exchange, routing_key = fields
+                content_type, encoding, headers, properties, exchange, routing_key = _fields(
+                    form, frame[_prefix.size : end]
+                )
             except Exception:  # whatever is wrong with it, it is no header of ours
                 pass
             else:
-                return (
-                    (content_type, encoding, headers, properties, exchange, routing_key),
-                    frame[end:],
-                )
+                if type(headers) is dict and type(properties) is dict:
+                    return (
+                        (content_type, encoding, headers, properties, exchange, routing_key),
+                        frame[end:],
+                    )
     return ("application/data", "binary", {}, {}, "", ""), frame
+
+
+def _fields(form: int, header: bytes) -> Any:
+    if form == PLAIN:
+        return _core.decode_json(header)
+    text = header.decode()
+    return (_loads_typed if "__type__" in text else _loads_plain)(text)
 
 
 def seconds_to_eta(

@@ -114,6 +114,7 @@ def run(root: Path, store: str, redis_port: int, arguments: list[str], seconds: 
         "REDIS_HOST": "127.0.0.1",
         "REDIS_PORT": str(redis_port),
         "PYTHONFAULTHANDLER": "1",
+        "WORKER_LOGLEVEL": "INFO",  # as Celery runs them: some look for lines of the log
     }
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider"]
     command += ["-p", "celery.contrib.pytest", "-q", "-rs", "--durations=25"]

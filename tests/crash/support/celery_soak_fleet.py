@@ -148,6 +148,7 @@ class Fleet:
         family = children(victim.pid) if main else []
         self.roster.killing(life, victim.pid)
         victim.signal(signal.SIGKILL)
+        self.roster.killed(life, victim.pid)
         self.kills += 1
         if main:
             self.orphans += [(time.monotonic() + ORPHAN, child) for child in family]

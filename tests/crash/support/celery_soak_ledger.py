@@ -17,6 +17,7 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 from typing import NamedTuple
 
@@ -67,6 +68,13 @@ def read(folder: Path) -> Iterator[Note]:
             yield Note(kind, int(number), float(moment), int(incarnation), int(pid))
 
 
+class Kill(NamedTuple):
+    """When a signal was sent: not before one moment, not after the other."""
+
+    begun: float
+    sent: float = inf
+
+
 @dataclass
 class Life:
     """What the killer knows of one incarnation."""
@@ -76,7 +84,7 @@ class Life:
     pid: int
     killed: float | None = None
     """When it was killed: the moment before the signal."""
-    children: dict[int, float] = field(default_factory=dict)
+    children: dict[int, Kill] = field(default_factory=dict)
     """Children that were killed, and when."""
 
 
@@ -108,8 +116,15 @@ class Roster:
         if pid == life.pid:
             life.killed = time.monotonic()
         else:
-            life.children.setdefault(pid, time.monotonic())
+            life.children.setdefault(pid, Kill(time.monotonic()))
         self._line("killed", life.incarnation, life.role, pid)
+
+    def killed(self, life: Life, pid: int) -> None:
+        """Says after the first signal that it was sent: what a child began until then, it began
+        alive."""
+        kill = life.children.get(pid)
+        if kill is not None and kill.sent == inf:
+            life.children[pid] = kill._replace(sent=time.monotonic())
 
     def say(self, *words: object) -> None:
         """Anything else: stops, ends, orphans."""

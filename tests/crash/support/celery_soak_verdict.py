@@ -147,8 +147,8 @@ class _Books:
         if life.killed is not None and attempt.later <= 1:
             ends.append(life.killed)
         child = life.children.get(attempt.pid)
-        if child is not None and child >= attempt.begun and attempt.later == 0:
-            ends.append(child)
+        if child is not None and child.sent >= attempt.begun and attempt.later == 0:
+            ends.append(max(child.begun, attempt.begun))
         return min(ends, default=None)
 
 
