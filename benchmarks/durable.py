@@ -3,12 +3,14 @@
 Messages of 256 bytes that producers, each a process, put a second into a queue on a disk, which
 is that of the temporary directory (TMPDIR): one call a message, and a hundred at once. Beside Redis
 with its append-only file on the same disk, at the same promise: written within a second, or on the
-disk before the call returns. See README.md for what is compared and how.
+disk before the call returns. For the latter there is a floor, too: what the disk gives to one
+process that writes and syncs and does nothing else. See README.md for what is compared and how.
 """
 
 from __future__ import annotations
 
 import gc
+import os
 import sys
 import tempfile
 import time
@@ -27,6 +29,8 @@ BODY = bytes(256)
 MANY = 100
 LEVELS = ("everysec", "always")
 PRODUCERS = (1, 4, 8)
+RECORD = 376
+"""Bytes that a message of that size takes in a journal."""
 MOST = 100_000
 """Messages that one producer puts at most in one measurement."""
 
@@ -34,6 +38,8 @@ DESCRIPTIONS = {
     "celeriac": "store.queue() on file://: put(); put_many() of a hundred",
     "redis": "redis-py: LPUSH; a pipeline of a hundred LPUSH; hiredis parser, unix socket, "
     "appendonly yes, appendfsync as the promise",
+    "floor": "one process that writes a message of each producer with one pwrite(), over zeros "
+    "that are on the disk, then calls fdatasync(): nobody who waits for the disk can put more",
 }
 
 
@@ -88,6 +94,35 @@ class Redis:
         self._client.delete("durable")
 
 
+class Floor:
+    """A file that is written over and over."""
+
+    SIZE = 16 << 20
+
+    def __init__(self, folder: Path) -> None:
+        self._file = os.open(folder / "floor", os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        for offset in range(0, self.SIZE, 1 << 20):
+            os.pwrite(self._file, bytes(1 << 20), offset)
+        os.fdatasync(self._file)
+        self._end = 0
+
+    def rate(self, messages: int, seconds: float) -> float:
+        """Messages a second, so many with each sync."""
+        data = b"f" * (RECORD * messages)
+        done, start = 0, time.monotonic()
+        while done == 0 or time.monotonic() < start + seconds:
+            if self._end + len(data) > self.SIZE:
+                self._end = 0
+            os.pwrite(self._file, data, self._end)
+            os.fdatasync(self._file)
+            self._end += len(data)
+            done += messages
+        return done / (time.monotonic() - start)
+
+    def close(self) -> None:
+        os.close(self._file)
+
+
 MAKERS: dict[str, Callable[[str], System]] = {"celeriac": Celeriac, "redis": Redis}
 
 
@@ -114,7 +149,9 @@ def make_worker(places: dict[str, str]) -> Callable[..., Any]:
     return work
 
 
-def measure(report: Report, options: Options, crew: Crew, places: dict[str, str]) -> None:
+def measure(
+    report: Report, options: Options, crew: Crew, places: dict[str, str], floor: Floor
+) -> None:
     """Messages a second, of all producers, from the start until the last one is done."""
     opened = {
         (name, level): MAKERS[name](places[f"{name} {level}"])
@@ -131,6 +168,12 @@ def measure(report: Report, options: Options, crew: Crew, places: dict[str, str]
                     if not report.wanted(group, case):
                         continue
                     for name in turns(list(report.systems), number):
+                        if name == "floor":
+                            if level == "always":
+                                at_once = producers * (MANY if many else 1)
+                                rate = floor.rate(at_once, options.seconds)
+                                report.add(group, case, name, rate, "messages/s", "higher")
+                            continue
                         job = (name, level, many, options.seconds)
                         answers = crew.tell(*[job] * producers)
                         rate = sum(answers) / (time.monotonic() - crew.start)
@@ -164,11 +207,13 @@ def main() -> None:
             places[f"celeriac {level}"] = url
             places[f"redis {level}"] = server.socket_url
             version = server.version
-        report = Report("durable", options, DESCRIPTIONS, {"celeriac": ("redis",)})
+        floor = Floor(folder)
+        stack.callback(floor.close)
+        report = Report("durable", options, DESCRIPTIONS, {"celeriac": ("redis", "floor")})
         report.versions["redis-server"] = version
         report.notes["bodies"] = f"{len(BODY)} bytes"
         with Crew(max(PRODUCERS), make_worker, places) as crew:
-            measure(report, options, crew, places)
+            measure(report, options, crew, places, floor)
         report.finish()
 
 

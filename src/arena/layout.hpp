@@ -40,7 +40,7 @@ namespace celeriac::layout {
 
 constexpr std::uint64_t kMagic = 0x3143414952454C43ULL;  // "CLERIAC1"
 constexpr std::uint32_t kMajor = 4;
-constexpr std::uint32_t kMinor = 0;
+constexpr std::uint32_t kMinor = 1;
 
 constexpr std::uint32_t kMaxOwners = 1024;
 constexpr std::uint32_t kMaxNamespaces = 128;
@@ -418,14 +418,16 @@ struct JournalControl {
   Word durable;    // records up to this lsn are
   Word failed;     // {segment:48 | errno:16} of the sync or write that failed; 0 = none has
   Word uuid[2];
-  Word group;        // {records of the last sync:24 | ns that it took:40}: a hint
+  Word group;        // {arrived, when it began:32 | the next one's size:8 | us that it took:24}
   Word damages;      // that were found when it was read
   HalfWord syncing;  // a leader is in fdatasync()
   HalfWord rounds;   // of leaders: followers sleep on it
   HalfWord state;    // 0, or 1 when the queues hold what the journal holds
-  HalfWord reserved;
+  HalfWord arrived;  // calls that waited for a sync, all in all
+  Word gathering;    // until when the next group is waited for; 0 = nobody does
+  Word spare;        // the segment for which a spare was begun: a hint
 };
-static_assert(sizeof(JournalControl) == 208);
+static_assert(sizeof(JournalControl) == 224);
 
 // ---------------------------------------------------------------------- where everything is
 

@@ -39,7 +39,7 @@ void set_file_hook([[maybe_unused]] FileHook next_hook) {
 }
 
 Status write_at(int fd, const void* from, std::size_t n, std::uint64_t offset) {
-  if (const int error = CELERIAC_FILE_STEP({FileStep::kWrite, fd, from, n, offset, {}})) {
+  if (const int error = CELERIAC_FILE_STEP({FileStep::kWrite, fd, from, n, offset, {}, {}})) {
     return write_failure(error);
   }
   const auto* p = static_cast<const char*>(from);
@@ -55,7 +55,7 @@ Status write_at(int fd, const void* from, std::size_t n, std::uint64_t offset) {
 }
 
 Status sync_data(int fd) {
-  if (const int error = CELERIAC_FILE_STEP({FileStep::kSync, fd, nullptr, 0, 0, {}})) {
+  if (const int error = CELERIAC_FILE_STEP({FileStep::kSync, fd, nullptr, 0, 0, {}, {}})) {
     return Status::system("fdatasync", error);
   }
   const BlockingRegion region;  // others of this process go on meanwhile
@@ -72,7 +72,8 @@ bool is_unlinked(int fd) {
 }
 
 Status sync_directory(int dir) {
-  if (const int error = CELERIAC_FILE_STEP({FileStep::kSyncDirectory, dir, nullptr, 0, 0, {}})) {
+  if (const int error =
+          CELERIAC_FILE_STEP({FileStep::kSyncDirectory, dir, nullptr, 0, 0, {}, {}})) {
     return Status::system("fsync of the directory", error);
   }
   // A directory that was opened without rights to read can't be synced; ours are.
@@ -82,7 +83,7 @@ Status sync_directory(int dir) {
 
 Status allocate_durable(int fd, std::uint64_t length, const std::string& path) {
   Status allocated = Status::ok();
-  if (const int error = CELERIAC_FILE_STEP({FileStep::kAllocate, fd, nullptr, length, 0, {}})) {
+  if (const int error = CELERIAC_FILE_STEP({FileStep::kAllocate, fd, nullptr, length, 0, {}, {}})) {
     allocated = {error == ENOSPC ? Code::kNotEnoughMemory : Code::kSystem, ""};
   } else {
     allocated = allocate(fd, 0, length, path);
@@ -97,7 +98,7 @@ Status allocate_durable(int fd, std::uint64_t length, const std::string& path) {
 }
 
 Status publish_over(int fd, int dir, const std::string& name) {
-  if (const int error = CELERIAC_FILE_STEP({FileStep::kLink, fd, nullptr, 0, 0, name})) {
+  if (const int error = CELERIAC_FILE_STEP({FileStep::kLink, fd, nullptr, 0, 0, name, {}})) {
     return Status::system("link " + name, error);
   }
   for (int attempt = 0; attempt < 8; ++attempt) {
@@ -111,7 +112,7 @@ Status publish_over(int fd, int dir, const std::string& name) {
 }
 
 Status remove_name(int dir, const std::string& name) {
-  if (const int error = CELERIAC_FILE_STEP({FileStep::kRemove, dir, nullptr, 0, 0, name})) {
+  if (const int error = CELERIAC_FILE_STEP({FileStep::kRemove, dir, nullptr, 0, 0, name, {}})) {
     return Status::system("remove " + name, error);
   }
   if (unlinkat(dir, name.c_str(), 0) == 0 || errno == ENOENT) return Status::ok();
@@ -133,6 +134,9 @@ Result<Fd> open_for_reading(int dir, const std::string& name) {
 }
 
 Status rename_name(int dir, const std::string& from, const std::string& to) {
+  if (const int error = CELERIAC_FILE_STEP({FileStep::kRename, dir, nullptr, 0, 0, to, from})) {
+    return Status::system("rename " + from, error);
+  }
   if (renameat(dir, from.c_str(), dir, to.c_str()) == 0) return Status::ok();
   return Status::system("rename " + from, errno);
 }

@@ -35,6 +35,7 @@ Status allocate_durable(int fd, std::uint64_t length, const std::string& path);
 Status publish_over(int fd, int dir, const std::string& name);
 // An absent one is fine.
 Status remove_name(int dir, const std::string& name);
+// In place of a file that has the name `to`; in one step, after a crash of the host, too.
 Status rename_name(int dir, const std::string& from, const std::string& to);
 
 // A directory that needn't be private: where backups lie.
@@ -43,7 +44,15 @@ Result<Fd> open_plain_directory(const std::string& path);
 // A regular file of anybody's, without following a link.
 Result<Fd> open_for_reading(int dir, const std::string& name);
 
-enum class FileStep : std::uint8_t { kAllocate, kWrite, kSync, kSyncDirectory, kLink, kRemove };
+enum class FileStep : std::uint8_t {
+  kAllocate,
+  kWrite,
+  kSync,
+  kSyncDirectory,
+  kLink,
+  kRemove,
+  kRename
+};
 
 struct FileEvent {
   FileStep step{};
@@ -51,7 +60,8 @@ struct FileEvent {
   const void* data = nullptr;
   std::size_t size = 0;
   std::uint64_t offset = 0;
-  std::string name;  // kLink, kRemove
+  std::string name;  // kLink, kRemove, kRename
+  std::string from;  // kRename: the name before
 };
 
 // Called before each step: 0 = go on, else the errno with which it fails, undone.

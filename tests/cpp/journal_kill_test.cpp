@@ -264,6 +264,25 @@ TEST_F(JournalKillTest, DeathInABackupLeavesNoFile) {
   EXPECT_TRUE(s.journal.backup(file, s.me())) << "the dead one's mutex is taken over";
 }
 
+// The group that a dead one was to wait for is led by another.
+TEST_F(JournalKillTest, DeathOfWhoGathers) {
+  CELERIAC_TEST_NEEDS_CRASH_POINTS();
+  JournalSession s(options);
+  s.begin();
+  Child child = Child::run([&] {
+    JournalSession dies(options);
+    layout::JournalControl& c = dies.journal.control();
+    c.group = std::uint64_t{c.arrived} << 32U | std::uint64_t{9} << 24U | 0xFFFFFFU;
+    arm_crash_point("journal.commit.gathering", 1, "kill");
+    return dies.commit(dies.put("message of the dead"));
+  });
+  ASSERT_EQ(child.wait(), test::kKilled);
+  EXPECT_NE(s.journal.control().gathering, 0U);
+  s.at.recovery->run();
+  ASSERT_TRUE(s.commit(s.put("message of the survivor")));
+  EXPECT_EQ(s.journal.control().gathering, 0U);
+}
+
 TEST_F(JournalKillTest, FollowersOfADeadLeaderAreNotHeldUp) {
   CELERIAC_TEST_NEEDS_CRASH_POINTS();
   JournalSession s(options);

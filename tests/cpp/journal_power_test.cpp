@@ -5,7 +5,8 @@
 //   bytes     of a file: what was there at its last sync; of each 512-byte sector written since,
 //             any of the states that it went through, or a torn one: the beginning of a newer state
 //             and the rest of an older one
-//   names     of a directory: those at its last sync, and of the changes since, each or not
+//   names     of a directory: those at its last sync, and of the changes since, each or not; a file
+//             that was renamed has one of the two
 // Of each such disk: what commit() had confirmed at that moment is there, whole; what wasn't put
 // isn't; damage is told only where the durability allows holes, and then not called damage.
 #include <sys/stat.h>
@@ -56,14 +57,17 @@ class Disk {
         files_[s.file].sync();
         return;
       case FileStep::kSyncDirectory:
-        for (const auto& [name, file] : changes_) set(name, file);
+        for (const Change& c : changes_) c.make(&names_);
         changes_.clear();
         return;
       case FileStep::kLink:
-        changes_.emplace_back(s.event.name, s.file);
+        changes_.push_back({s.event.name, s.file, {}});
         return;
       case FileStep::kRemove:
-        changes_.emplace_back(s.event.name, 0);
+        changes_.push_back({s.event.name, 0, {}});
+        return;
+      case FileStep::kRename:
+        changes_.push_back({s.event.name, named(s.event.from), s.event.from});
         return;
     }
   }
@@ -71,13 +75,8 @@ class Disk {
   // One of the disks that there may be now. `harsh`: nothing that isn't synced is there.
   void image(const std::string& directory, std::mt19937_64& random, bool harsh) const {
     std::map<std::string, std::uint64_t> names = names_;
-    for (const auto& [name, file] : changes_) {
-      if (harsh || random() % 2 == 0) continue;
-      if (file == 0) {
-        names.erase(name);
-      } else {
-        names[name] = file;
-      }
+    for (const Change& c : changes_) {
+      if (!harsh && random() % 2 != 0) c.make(&names);
     }
     for (const auto& [name, file] : names) {
       std::string path = directory;
@@ -126,17 +125,30 @@ class Disk {
       f.sectors[at].push_back(f.now.substr(at, kSector));
     }
   }
-  void set(const std::string& name, std::uint64_t file) {
-    if (file == 0) {
-      names_.erase(name);
-    } else {
-      names_[name] = file;
+  using Names = std::map<std::string, std::uint64_t>;
+  struct Change {
+    std::string name;
+    std::uint64_t file = 0;  // 0 = none has the name any more
+    std::string from;        // a rename: the name that it had
+
+    void make(Names* names) const {
+      if (!from.empty()) names->erase(from);
+      if (file == 0) {
+        names->erase(name);
+      } else {
+        (*names)[name] = file;
+      }
     }
+  };
+  std::uint64_t named(const std::string& name) const {
+    Names now = names_;
+    for (const Change& c : changes_) c.make(&now);
+    return now.at(name);
   }
 
   std::map<std::uint64_t, File> files_;
-  std::map<std::string, std::uint64_t> names_;
-  std::vector<std::pair<std::string, std::uint64_t>> changes_;
+  Names names_;
+  std::vector<Change> changes_;
 };
 
 class JournalPowerTest : public test::JournalTest {
@@ -146,7 +158,9 @@ class JournalPowerTest : public test::JournalTest {
     set_file_hook([this](const FileEvent& e) {
       Step s;
       s.event = e;
-      s.file = e.step == FileStep::kSyncDirectory || e.step == FileStep::kRemove ? 0 : inode(e.fd);
+      const bool of_a_file = e.step == FileStep::kAllocate || e.step == FileStep::kWrite ||
+                             e.step == FileStep::kSync || e.step == FileStep::kLink;
+      s.file = of_a_file ? inode(e.fd) : 0;
       if (e.step == FileStep::kWrite) s.bytes.assign(static_cast<const char*>(e.data), e.size);
       s.event.data = nullptr;
       steps.push_back(std::move(s));
@@ -184,6 +198,9 @@ class JournalPowerTest : public test::JournalTest {
       if (syncs && random() % 2 == 0) {
         ASSERT_TRUE(s->commit(s->journal.last()));
         confirm();
+      }
+      if (i % 5 == 4) {
+        ASSERT_TRUE(s->journal.make_spare([](std::uint64_t) { return true; }));
       }
       if (i % 40 == 39) {
         ASSERT_TRUE(s->journal.compact(s->me()));
@@ -296,6 +313,10 @@ TEST_F(JournalPowerTest, WhatIsConfirmedIsInEachImage) {
   set_file_hook({});
   const int made = images(2, 6);
   EXPECT_GT(made, 3000);
+  const auto spares = std::count_if(steps.begin(), steps.end(), [](const Step& step) {
+    return step.event.step == FileStep::kRename && step.event.from == "journal.spare";
+  });
+  EXPECT_GT(spares, 5) << "switches found none";
 }
 
 TEST_F(JournalPowerTest, WithoutSyncsThereAreHolesAndNoDamage) {

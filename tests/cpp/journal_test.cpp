@@ -115,6 +115,52 @@ TEST_F(JournalWriteTest, ThreadsCommitTogether) {
   EXPECT_EQ(contents(directory()).bodies.size(), 200U);
 }
 
+// What the last sync says of the next group: how many there were, and, where all came who were
+// waited for, how many came during it.
+TEST_F(JournalWriteTest, GroupIsAsLargeAsWasSeen) {
+  CELERIAC_TEST_NEEDS_CRASH_POINTS();
+  JournalSession s(options, 1ULL << 20U);
+  s.begin();
+  layout::JournalControl& c = s.journal.control();
+  const auto expected = [&] { return c.group.load() >> 24U & 0xFFU; };
+  ASSERT_TRUE(s.commit(s.put("alone")));
+  EXPECT_EQ(expected(), 1U);
+  set_file_hook([&, n = 0](const FileEvent& e) mutable {
+    if (e.step == FileStep::kSync && n++ == 0) c.arrived += 3;  // others, meanwhile
+    return 0;
+  });
+  ASSERT_TRUE(s.commit(s.put("others come")));
+  EXPECT_EQ(expected(), 4U);
+  ASSERT_TRUE(s.commit(s.put("they are here, and this one")));
+  EXPECT_EQ(expected(), 4U);
+  EXPECT_EQ(c.gathering, 0U) << "nobody had to wait";
+  set_file_hook([&, n = 0](const FileEvent& e) mutable {
+    if (e.step == FileStep::kSync && n++ == 0) {
+      EXPECT_NE(c.gathering, 0U) << "the others weren't waited for";
+      c.arrived += 5;
+    }
+    return 0;
+  });
+  ASSERT_TRUE(s.commit(s.put("alone again")));
+  EXPECT_EQ(expected(), 1U) << "who didn't come in time is waited for again";
+  EXPECT_EQ(c.gathering, 0U);
+  set_file_hook({});
+}
+
+// J9: nobody is held up by what a dead one, or whoever, left there.
+TEST_F(JournalWriteTest, HintsOfTheGroupHoldNobodyUp) {
+  JournalSession s(options);
+  s.begin();
+  layout::JournalControl& c = s.journal.control();
+  for (const std::uint64_t gathering :
+       {std::uint64_t{1}, now_ns() + kMillisecond, now_ns() + 3600 * kSecond, kNever}) {
+    c.group = std::uint64_t{c.arrived} << 32U | std::uint64_t{40} << 24U | 0xFFFFFFU;
+    c.gathering = gathering;
+    EXPECT_TRUE(s.commit(s.put("body"))) << gathering;
+    EXPECT_EQ(c.gathering, 0U);
+  }
+}
+
 TEST_F(JournalWriteTest, CommitHasADeadline) {
   JournalSession s(options);
   s.begin();

@@ -159,7 +159,7 @@ def test_every_point_is_passed(urls: Any) -> None:
     # Those of stores with a journal are died at in the C++ tests, with ledgers of their own.
     ledgers = "".join(
         (SRC.parent / "tests" / "cpp" / f"{name}_test.cpp").read_text()
-        for name in ("journal_kill", "durable")
+        for name in ("journal_kill", "journal_spare", "durable")
     )
     elsewhere = {name for name in names_in_source() if f'"{name}"' in ledgers}
     assert sorted(names_in_source() - passed - elsewhere) == []

@@ -158,7 +158,7 @@ def test_read_only_directory(url: str, path: Path) -> None:
 
 
 FULL = """
-import ctypes, os, sys, celeriac
+import contextlib, ctypes, os, sys, celeriac
 libc = ctypes.CDLL(None, use_errno=True)
 root = sys.argv[1]
 if libc.mount(b"none", root.encode(), b"tmpfs", 0, b"size=80m"):
@@ -170,15 +170,15 @@ with celeriac.connect(url) as store:
     queue.put_many([body] * 50)  # the arena has grown
     for message in queue.get_many(50, timeout=0):
         message.ack()
-    with open(f"{root}/fill", "wb") as fill:
-        free = os.statvfs(root)
-        fill.write(bytes(free.f_bavail * free.f_frsize))
+    with open(f"{root}/fill", "wb", buffering=0) as fill, contextlib.suppress(OSError):
+        while True:  # the store makes its next file about now
+            fill.write(bytes(65536))
     put = 0
     try:
         while True:  # what is taken goes from memory, and stays on the disk until it is compacted
             queue.put(body)
             put += 1
-            if put % 4:
+            if put % 16:
                 queue.get(timeout=0).ack()
     except celeriac.NotEnoughMemory as error:
         print(error)

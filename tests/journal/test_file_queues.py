@@ -178,6 +178,28 @@ def test_segments_are_compacted_in_use(url: str, path: Path) -> None:
         assert bodies(store.queue("q")) == [b"kept"]
 
 
+def test_next_file_is_made_ahead_where_each_put_waits_for_the_disk(url: str, path: Path) -> None:
+    spare = path / "journal.spare"
+    with celeriac.connect(url, durability="everysec") as store:
+        for _ in range(5):
+            store.queue("q").put(bytes(1 << 20))
+    assert not spare.exists()
+    with celeriac.connect(url, durability="always") as store:
+        queue = store.queue("q")
+        queue.put(b"it is a quarter full")
+        deadline = time.monotonic() + 60
+        while not spare.exists():
+            assert time.monotonic() < deadline, "nobody makes it"
+            time.sleep(0.01)
+        assert spare.read_bytes() == bytes(16 << 20)
+        file = spare.stat().st_ino
+        for _ in range(12):
+            queue.put(bytes(1 << 20))
+        assert (path / "journal.0000000000000002").stat().st_ino == file
+        store.destroy()
+    assert not path.exists() or not list(path.iterdir())
+
+
 def test_backup_and_restore(url: str, tmp_path: Path) -> None:
     file = tmp_path / "backup"
     with celeriac.connect(url) as store:

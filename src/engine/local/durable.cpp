@@ -57,7 +57,7 @@ Result<std::uint64_t> Durable::write(std::span<const Draft> drafts,
     written_lsn = lsn.value() + drafts.size() - 1;
     if (!wrote_.load(std::memory_order_relaxed)) wrote_.store(true, std::memory_order_relaxed);
     const bool timed = level_.load(std::memory_order_relaxed) == Durability::kEverySecond;
-    if (timed || journal_.wants_compaction()) wake_thread();
+    if (timed || journal_.wants_compaction() || wants_spare()) wake_thread();
   } else {
     write_failure = lsn.status();
   }
@@ -293,6 +293,18 @@ Status Durable::put_back_key(const std::map<std::uint64_t, QueueRef>& refs,
 
 // ------------------------------------------------------------------------------- the thread
 
+bool Durable::wants_spare() const {
+  return level_.load(std::memory_order_relaxed) == Durability::kAlways && journal_.wants_spare();
+}
+
+// Without one, a switch is slower and what follows it too; nobody hears of it.
+void Durable::make_spare() {
+  static_cast<void>(journal_.make_spare([this](std::uint64_t ns) {
+    std::unique_lock lock(mutex_);
+    return !bell_.wait_for(lock, std::chrono::nanoseconds(ns), [this] { return stopping_; });
+  }));
+}
+
 void Durable::adopt_unsynced() {
   if (level_.load(std::memory_order_relaxed) != Durability::kProcess && journal_.begun() &&
       journal_.unsynced()) {
@@ -334,6 +346,7 @@ void Durable::run() {
         static_cast<void>(journal_.sync(me));
       }
       if (journal_.wants_compaction()) static_cast<void>(journal_.compact(me));
+      if (wants_spare()) make_spare();
     }
     lock.lock();
   }

@@ -4,7 +4,8 @@
 // Levels (DESIGN D2)
 //   process    a call returns when the record is in the kernel's hands
 //   everysec   the same; a thread of this process syncs within a second after the first record
-//   always     a call returns when the record is on the disk: confirm(), as the operation ends
+//   always     a call returns when the record is on the disk: confirm(), as the operation ends; a
+//              thread of this process has the next segment's file ready
 // The level is the process's own, by its URL; the records are the same.
 //
 // load() runs before the first use of queues in an arena, under a mutex of the journal's: it
@@ -76,6 +77,8 @@ class Durable final : public JournalSink {
   static Restored restored(std::uint64_t number, const journal::WholeMessage& m);
   Status put_back_key(const std::map<std::uint64_t, QueueRef>& refs, const journal::LiveKey& key,
                       std::uint64_t id, OwnerTag me);
+  bool wants_spare() const;
+  void make_spare();
   void wake_thread();
   void run();
 

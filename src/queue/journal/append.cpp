@@ -151,10 +151,15 @@ Result<OpenSegment> Journal::create_segment(const NewSegment& n, const Fill& fil
   const std::uint64_t least = layout::align_up(kFirstRecord + n.bytes + kSealBytes, 4096);
   s.size = std::max(segment_size_, least);
   const std::string name = segment_name(n.number);
-  Result<Fd> fd = create_unnamed(arena_.directory(), arena_.mode());
-  if (!fd) return fd.status();
-  s.fd = fd.take();
-  Status made = allocate_durable(s.fd.get(), s.size, arena_.path());
+  Status made;
+  if (s.size == segment_size_ && !fill) s.fd = open_spare();
+  const bool spare = s.fd.valid();
+  if (!spare) {
+    Result<Fd> fd = create_unnamed(arena_.directory(), arena_.mode());
+    if (!fd) return fd.status();
+    s.fd = fd.take();
+    made = allocate_durable(s.fd.get(), s.size, arena_.path());
+  }
   if (!made) return made;
   SegmentHeader h{};
   random_bytes(&h.salt, sizeof h.salt);
@@ -173,7 +178,9 @@ Result<OpenSegment> Journal::create_segment(const NewSegment& n, const Fill& fil
   if (made) made = sync_data(s.fd.get());
   CELERIAC_CRASH_POINT("journal.create.written");
   // One that has this name was never published (J2): its maker died, or failed after this step.
-  if (made) made = publish_over(s.fd.get(), arena_.directory(), name);
+  if (made) {
+    made = spare ? publish_spare(name) : publish_over(s.fd.get(), arena_.directory(), name);
+  }
   CELERIAC_CRASH_POINT("journal.create.named");
   if (made) made = sync_directory(arena_.directory());
   if (!made) return made;

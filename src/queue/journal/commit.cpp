@@ -2,7 +2,7 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
-#include <thread>
+#include <utility>
 
 #include "arena/crash_point.hpp"
 #include "memory/base.hpp"
@@ -14,9 +14,32 @@ namespace celeriac::journal {
 namespace {
 
 constexpr std::uint64_t kSyncPatience = 60 * kSecond;
-constexpr unsigned kGroupShift = 40;                    // JournalControl.group
-constexpr std::uint64_t kMostAwaited = 64;              // of larger groups none need wait for more
+constexpr std::uint64_t kMostAwaited = 64;  // of larger groups none need wait for more
+constexpr std::uint64_t kLongestGathering = 2 * kMillisecond;
 constexpr std::uint64_t kReadPatience = 300 * kSecond;  // another reads the whole journal
+
+// JournalControl.group: what the last sync says of the next one.
+struct Group {
+  static constexpr std::uint64_t kMostMicros = (1ULL << 24U) - 1;
+
+  explicit Group(std::uint64_t word)
+      : served(static_cast<std::uint32_t>(word >> 32U)),
+        size(word >> 24U & 0xFFU),
+        took_us(word & kMostMicros) {}
+  Group(std::uint32_t arrived, std::uint64_t members, std::uint64_t took_ns)
+      : served(arrived),
+        size(std::min<std::uint64_t>(members, 0xFFU)),
+        took_us(std::min(took_ns / 1000, kMostMicros)) {}
+  std::uint64_t word() const { return std::uint64_t{served} << 32U | size << 24U | took_us; }
+
+  bool complete(std::uint32_t arrived) const {
+    return size < 2 || size > kMostAwaited || arrived - served >= size;
+  }
+
+  std::uint32_t served;  // `arrived` when that sync began
+  std::uint64_t size;
+  std::uint64_t took_us;
+};
 
 }  // namespace
 
@@ -45,12 +68,15 @@ void Journal::wake_followers() {
 
 Status Journal::commit(std::uint64_t lsn, std::uint64_t deadline_ns, OwnerTag me) {
   OwnerMutex mutex(control_.lead, owners_);
+  bool counted = false;
   for (;;) {
     const std::uint32_t round = control_.rounds.load(std::memory_order_acquire);
     if (durable() >= lsn) return Status::ok();
     Status healthy = health();
     if (!healthy) return healthy;
-    const Locked how = mutex.try_lock(me);
+    if (!std::exchange(counted, true)) control_.arrived.fetch_add(1, std::memory_order_acq_rel);
+    const std::uint64_t until = gather(now_ns());
+    const Locked how = until == 0 ? mutex.try_lock(me) : Locked::kTimedOut;
     if (how != Locked::kTimedOut) {
       Status led = durable() >= lsn ? Status::ok() : lead(how == Locked::kRecovered, me);
       CELERIAC_CRASH_POINT("journal.commit.led");
@@ -61,10 +87,10 @@ Status Journal::commit(std::uint64_t lsn, std::uint64_t deadline_ns, OwnerTag me
       continue;
     }
     // Not ended by signals: the record is written, and whether it is durable is known soon.
+    const std::uint64_t woken = until == 0 ? deadline_ns : std::min(deadline_ns, until);
     const Parked parked = park(
-        control_.rounds, round, deadline_ns, [] { return false; }, kProbeInterval,
-        [] { return false; });
-    if (parked == Parked::kTimedOut) {
+        control_.rounds, round, woken, [] { return false; }, kProbeInterval, [] { return false; });
+    if (parked == Parked::kTimedOut && now_ns() >= deadline_ns) {
       return {Code::kLockTimeout,
               "the disk hasn't confirmed the write yet: it may or may not have "
               "been made"};
@@ -77,24 +103,39 @@ Status Journal::sync(OwnerTag me) {
   return commit(last(), now_ns() + kSyncPatience, me);
 }
 
+// Until when the caller sleeps, unless the group is complete before; 0 = it is, or was waited for.
 // Without this a leader syncs its own record, and all who come meanwhile share the next sync, in
 // turns: half of what a sync could carry. (As PostgreSQL's commit_delay, within what was seen.)
-void Journal::gather() const {
-  const std::uint64_t group = control_.group.load(std::memory_order_relaxed);
-  const std::uint64_t expected = group >> kGroupShift;
-  if (expected < 2 || expected > kMostAwaited) return;
-  const std::uint64_t took = group & ((1ULL << kGroupShift) - 1);
-  const std::uint64_t until = now_ns() + std::min(took / 2, 2 * kMillisecond);
-  while (last() - durable() < expected && now_ns() < until) std::this_thread::yield();
+// They sleep, and don't yield the processor: who yields is let wait by the scheduler afterwards, in
+// the middle of the sync.
+std::uint64_t Journal::gather(std::uint64_t now) {
+  const Group group(control_.group.load(std::memory_order_relaxed));
+  if (group.complete(control_.arrived.load(std::memory_order_relaxed))) return 0;
+  std::uint64_t until = 0;
+  const std::uint64_t wait = std::min(group.took_us * 1000 / 2, kLongestGathering);
+  if (control_.gathering.compare_exchange_strong(until, now + wait, std::memory_order_relaxed)) {
+    CELERIAC_CRASH_POINT("journal.commit.gathering");
+    return now + wait;
+  }
+  return until > now && until <= now + kLongestGathering ? kNever : 0;
+}
+
+// Who came during a sync, and who was served by it, can share the next one. But where a group
+// wasn't complete when its time was over, no more are waited for than came.
+void Journal::note_group(std::uint32_t served, std::uint64_t took) {
+  const Group before(control_.group.load(std::memory_order_relaxed));
+  const std::uint32_t here =
+      before.complete(served) ? control_.arrived.load(std::memory_order_relaxed) : served;
+  control_.group.store(Group(served, here - before.served, took).word(), std::memory_order_relaxed);
+  control_.gathering.store(0, std::memory_order_relaxed);
 }
 
 // REQUIRES: `lead` is held.
 Status Journal::lead(bool from_the_dead, OwnerTag me) {
-  gather();
   const std::uint64_t begun = now_ns();
-  const std::uint64_t before = durable();
-  // In this order: records below next_lsn are in segments up to current. acquire pairs with the
-  // release stores in append and switch.
+  const std::uint32_t arrived = control_.arrived.load(std::memory_order_acquire);
+  // In this order: who arrived had written; records below next_lsn are in segments up to current.
+  // acquire pairs with the release stores in append and switch.
   const std::uint64_t next = control_.next_lsn.load(std::memory_order_acquire);
   const std::uint64_t last = control_.current.load(std::memory_order_acquire);
   const std::uint64_t first = control_.sync_from.load(std::memory_order_relaxed);
@@ -130,9 +171,7 @@ Status Journal::lead(bool from_the_dead, OwnerTag me) {
   // release pairs with durable(): J4
   control_.durable.store(next - 1, std::memory_order_release);
   CELERIAC_CRASH_POINT("journal.commit.durable");
-  const std::uint64_t records = std::min<std::uint64_t>(next - 1 - before, kMostAwaited + 1);
-  const std::uint64_t took = std::min<std::uint64_t>(now_ns() - begun, (1ULL << kGroupShift) - 1);
-  control_.group.store(records << kGroupShift | took, std::memory_order_relaxed);
+  note_group(arrived, now_ns() - begun);
   control_.syncing.store(0, std::memory_order_release);
   return Status::ok();
 }
@@ -160,9 +199,13 @@ Result<Position> Journal::position(OwnerTag me) {
   Status ready;
   const MutexGuard guard(OwnerMutex(control_.append, owners_), lock_append(me, &ready));
   if (!guard.held()) return ready;
-  return Position{control_.current.load(std::memory_order_relaxed),
-                  control_.end.load(std::memory_order_relaxed),
-                  control_.next_lsn.load(std::memory_order_relaxed)};
+  return position_locked();
+}
+
+Position Journal::position_locked() const {
+  return {control_.current.load(std::memory_order_relaxed),
+          control_.end.load(std::memory_order_relaxed),
+          control_.next_lsn.load(std::memory_order_relaxed)};
 }
 
 Result<Report> Journal::begin(OwnerTag me, LiveSet* live) {

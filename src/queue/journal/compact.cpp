@@ -43,19 +43,25 @@ Status Journal::catch_up(Position* at, LiveSet* live, OwnerTag me) {
   return reader().read_on(at, now.value(), live->applier());
 }
 
+// `append`, and nothing was written that isn't applied (J7). As lock_append().
+Locked Journal::lock_caught_up(Position* at, LiveSet* live, OwnerTag me, Status* ready) {
+  const Locked how = lock_append(me, ready);
+  if (how == Locked::kTimedOut) return how;
+  *ready = reader().read_on(at, position_locked(), live->applier());
+  if (*ready) return how;
+  OwnerMutex(control_.append, owners_).unlock();
+  return Locked::kTimedOut;
+}
+
 Status Journal::copy_some(const std::vector<WholeMessage>& some, LiveSet* live, Position* at,
                           OwnerTag me, CompactResult* result) {
   Status caught = catch_up(at, live, me);
   if (!caught) return caught;
   std::vector<PutFixed> fixed(some.size());
   Status ready;
-  const MutexGuard guard(OwnerMutex(control_.append, owners_), lock_append(me, &ready));
+  const MutexGuard guard(OwnerMutex(control_.append, owners_),
+                         lock_caught_up(at, live, me, &ready));
   if (!guard.held()) return ready;
-  const Position now{control_.current.load(std::memory_order_relaxed),
-                     control_.end.load(std::memory_order_relaxed),
-                     control_.next_lsn.load(std::memory_order_relaxed)};
-  Status read = reader().read_on(at, now, live->applier());
-  if (!read) return read;
   std::vector<Draft> drafts;
   for (std::size_t i = 0; i < some.size(); ++i) {
     const WholeMessage& m = some[i];
@@ -120,13 +126,9 @@ Status Journal::copy_small(std::uint64_t below, LiveSet* live, Position* at, Own
     };
     if (!left()) return Status::ok();
     Status ready;
-    const MutexGuard guard(OwnerMutex(control_.append, owners_), lock_append(me, &ready));
+    const MutexGuard guard(OwnerMutex(control_.append, owners_),
+                           lock_caught_up(at, live, me, &ready));
     if (!guard.held()) return ready;
-    const Position now{control_.current.load(std::memory_order_relaxed),
-                       control_.end.load(std::memory_order_relaxed),
-                       control_.next_lsn.load(std::memory_order_relaxed)};
-    Status read = reader().read_on(at, now, live->applier());
-    if (!read) return read;
     const auto write = [&](const Draft& draft) {
       Result<Encoded> e = encode({&draft, 1});
       if (!e) return e.status();
