@@ -46,7 +46,7 @@
 #include "queue/lanes.hpp"
 #include "queue/parking.hpp"
 #include "queue/retained.hpp"
-#include "queue/room.hpp"
+#include "sync/room.hpp"
 #include "queue/slots.hpp"
 #include "queue/timers.hpp"
 

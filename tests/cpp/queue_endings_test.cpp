@@ -6,7 +6,7 @@
 #include <set>
 #include <thread>
 
-#include "queue/room.hpp"
+#include "sync/room.hpp"
 #include "support/queue_verbs.hpp"
 
 namespace celeriac {
