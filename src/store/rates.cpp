@@ -10,7 +10,9 @@ __extension__ using Wide = unsigned __int128;
 
 constexpr std::uint64_t kQuarters = 4;               // of a ns
 constexpr std::uint64_t kMostFilling = 1ULL << 58U;  // quarters: 2.3 years
-constexpr std::uint64_t kFixedMost = (1U << 22U) - 1;
+constexpr std::uint64_t kTick = 1U << 17U;           // ns, of the ends of fixed windows
+constexpr unsigned kFixedBits = 21;
+constexpr std::uint64_t kFixedMost = (1U << kFixedBits) - 1;
 constexpr std::uint64_t kUptime = 315'360'000 * kSecond;  // ten years: window numbers don't repeat
 
 constexpr unsigned form_of(std::uint64_t word) { return static_cast<unsigned>(word & 3U); }
@@ -113,19 +115,19 @@ Verdict decide_sliding(const Rate& r, std::uint64_t word, std::uint64_t now, std
 // ------------------------------------------------------------------------------ fixed window
 
 struct Window {
-  std::uint64_t end_ms, used;
-  bool strange = false;  // R3
+  std::uint64_t end, used;  // ticks
+  bool strange = false;     // R3
 
   Window(const Rate& r, std::uint64_t word, std::uint64_t now) {
-    const std::uint64_t latest = ceil_div(Wide{now} + r.period_ns, kMillisecond);
+    const std::uint64_t latest = (now + r.period_ns) / kTick;
     const bool there = has_form(word, RateForm::kFixed);
-    end_ms = there ? word >> 24U : 0;
+    end = there ? word >> (kFixedBits + 2) : 0;
     used = there ? std::min(word >> 2U & kFixedMost, r.count) : 0;
-    strange = end_ms > latest;
-    if (used == 0 || end_ms * kMillisecond <= now) used = 0, end_ms = latest;
-    end_ms = std::min(end_ms, latest);
+    strange = end > latest;
+    if (end * kTick <= now) used = 0;
+    if (used == 0 || strange) end = latest;
   }
-  std::uint64_t word() const { return packed(end_ms << 22U | used, RateForm::kFixed); }
+  std::uint64_t word() const { return packed(end << kFixedBits | used, RateForm::kFixed); }
 };
 
 Verdict decide_fixed(const Rate& r, std::uint64_t word, std::uint64_t now, std::uint64_t cost) {
@@ -136,7 +138,7 @@ Verdict decide_fixed(const Rate& r, std::uint64_t word, std::uint64_t now, std::
   if (v.allowed) w.used += cost;
   if (v.allowed || w.strange) v.word = w.word();
   v.remaining = r.count - w.used;
-  v.reset_ns = w.used > 0 ? w.end_ms * kMillisecond - now : 0;
+  v.reset_ns = w.used > 0 ? w.end * kTick - now : 0;
   if (!v.allowed) v.retry_ns = v.reset_ns;
   return v;
 }
@@ -211,7 +213,7 @@ bool idle(std::uint64_t word, std::uint64_t period_ns, std::uint64_t now) {
       return tat <= now * kQuarters || tat > now * kQuarters + kMostFilling;
     }
     case static_cast<unsigned>(RateForm::kFixed):
-      return (word >> 2U & kFixedMost) == 0 || (word >> 24U) * kMillisecond <= now;
+      return (word >> 2U & kFixedMost) == 0 || (word >> (kFixedBits + 2)) * kTick <= now;
     case static_cast<unsigned>(RateForm::kSliding): {
       if (period_ns == 0) return true;
       const unsigned bits = sliding_bits(period_ns);

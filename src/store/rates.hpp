@@ -13,14 +13,14 @@
 //             period are aligned to the clock; what the one before used counts by the share of it
 //             that a period ending now still covers (Cloudflare's sliding window counter). The
 //             widths of the three depend on the period alone.
-//   kFixed    {end of the window in ms:40 | used:22 | 3}. A window begins with the first hit after
+//   kFixed    {end of the window in 2^17 ns:41 | used:21 | 3}. A window begins with the first hit after
 //             the last one ended, as a counter with an expiry does in Redis.
 //
 // Invariants
 //   R1  decide() changes a word only if the hit is allowed, but for R3: a refusal costs nothing.
-//   R2  Rounding never allows more: `interval` is rounded up to a quarter of a ns and the bucket is
-//       `burst` of them, so that exactly `burst` pass at once and the rate is never exceeded; a
-//       window lasts up to a ms longer.
+//   R2  Rounding never allows more of GCRA and sliding windows: `interval` is rounded up to a quarter of a ns and the bucket is
+//       `burst` of them, so that exactly `burst` pass at once and the rate is never exceeded. A
+//       fixed window ends up to 0.13 ms early.
 //   R3  A word that can't be of this clock (it went back) or of this burst (it was lowered) is read
 //       as the fullest one that can, and decide() gives that to be stored even if it refuses. So
 //       nobody is blocked longer than a whole bucket or a window takes.
