@@ -148,7 +148,7 @@ TEST_F(LimitsTest, ProcessesTakeExactlyWhatThereIs) {
   CELERIAC_TEST_FORKS();
   const LimitPlan one = plan({gcra(4000)});
   const LimitPlan two = plan({gcra(4000), gcra(3000, kSecond)});
-  const test::Shared<std::atomic<int>[2]> allowed;
+  const test::Shared<std::array<std::atomic<int>, 2>> allowed;
   std::vector<test::Child> children;
   for (int i = 0; i < 4; ++i) {
     children.push_back(test::Child::run([&] {
