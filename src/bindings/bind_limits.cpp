@@ -35,9 +35,9 @@ std::uint64_t cost_of(PyObject* cost) {
   }
   int beyond = 0;
   const long long value = PyLong_AsLongLongAndOverflow(cost, &beyond);
-  if (beyond > 0) return ~0ULL;
   if (beyond == 0 && value >= 1) return static_cast<std::uint64_t>(value);
-  raise({Code::kConfiguration, "cost=" + std::string(py::str(cost)) + ": at least 1"});
+  raise({Code::kConfiguration, "cost=" + std::string(py::str(cost)) +
+                                   (beyond > 0 ? ": more than any rate gives" : ": at least 1")});
 }
 
 PyObject* decision(const LimiterHandle& l, const LimitDecision& d) {

@@ -98,17 +98,15 @@ Result<LimitPlan> Limits::plan(std::string_view name, const std::vector<Rate>& r
   return plan;
 }
 
-Status Limits::check_cost(const LimitPlan& plan, std::uint64_t cost) const {
-  for (const LimitPlan::Part& p : plan.parts) {
-    if (cost == 0) return {Code::kConfiguration, "cost=0: at least 1"};
-    if (cost > p.rate.most()) {
-      return {Code::kConfiguration, "cost=" + std::to_string(cost) + " is more than the " +
-                                        std::to_string(p.rate.most()) +
-                                        " that can be taken at once, so it would never be allowed: "
-                                        "raise burst=, or split the cost"};
-    }
-  }
-  return Status::ok();
+Status Limits::check_cost(const LimitPlan& plan, std::uint64_t cost) {
+  std::uint64_t most = kNever;
+  for (const LimitPlan::Part& p : plan.parts) most = std::min(most, p.rate.most());
+  if (cost >= 1 && cost <= most) return Status::ok();
+  if (cost == 0) return {Code::kConfiguration, "cost=0: at least 1"};
+  return {Code::kConfiguration, "cost=" + std::to_string(cost) + " is more than the " +
+                                    std::to_string(most) +
+                                    " that can be taken at once, so it would never be allowed: "
+                                    "raise burst=, or split the cost"};
 }
 
 // ------------------------------------------------------------------------------------- looking

@@ -161,7 +161,7 @@ class Limits {
   }
   std::uint64_t period_of(std::uint64_t tag) const;
   Result<std::uint64_t> kind_of(const Rate& rate, OwnerTag me);
-  Status check_cost(const LimitPlan& plan, std::uint64_t cost) const;
+  static Status check_cost(const LimitPlan& plan, std::uint64_t cost);
 
   Slot* find(Shard& shard, std::uint64_t tag);
   Status hit_one(const LimitPlan& plan, std::uint64_t hash, std::uint64_t cost, std::uint64_t now,
