@@ -213,7 +213,8 @@ Result<LimitVerdict> Limits::all(const LimitPlan& plan, std::uint64_t hash, std:
     const std::uint64_t state = slot == nullptr ? 0 : slot->state.load(std::memory_order_relaxed);
     Verdict v = decide(rate, state, now, cost);
     changes[i] = {slot, v.word};
-    if (!v.allowed && state != v.word) slot->state.store(v.word, std::memory_order_relaxed);  // R3
+    if (take && !v.allowed && state != v.word)
+      slot->state.store(v.word, std::memory_order_relaxed);  // R3
     allowed = allowed && v.allowed;
     if (!take) {
       const Verdict now_there = decide(rate, state, now, 0);

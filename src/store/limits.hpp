@@ -35,8 +35,8 @@
 //
 // Invariants
 //   L1  A tag stands in one slot at most: slots are given under the mutex, after a look at all of
-//       the key's buckets, and one that has the tag, and is nobody's, is the one to give. (`inserts`
-//       says whether anybody got one since a look without the mutex, or died with it.)
+//       the key's buckets, and one that has the tag, and is nobody's, is the one to give.
+//       (`inserts` says whether anybody got one since a look without the mutex, or died with it.)
 //   L2  Within a key's buckets of a level no slot that was never used comes before one that was: so
 //       a look ends at the first bucket that has one.
 //   L3  A hit's CAS changes only a word of its own key. The state was a's between the two looks at
@@ -113,7 +113,8 @@ class Limits {
   // Crash-safe: one CAS, or undone.
   Result<LimitVerdict> hit(const LimitPlan& plan, std::string_view key, std::uint64_t cost,
                            std::uint64_t now, OwnerTag me);
-  // How the key stands, and whether a hit of `cost` would be allowed. Changes nothing.
+  // How the key stands, and whether a hit of `cost` would be allowed. Takes nothing.
+  // Crash-safe: with several rates, what another left half done is undone.
   Result<LimitVerdict> peek(const LimitPlan& plan, std::string_view key, std::uint64_t cost,
                             std::uint64_t now, OwnerTag me);
   // Gives `cost` back, as far as it was used. Thread-safe. Crash-safe: as hit().

@@ -1,26 +1,27 @@
-// Rates: what one rate allows, as arithmetic on one word and the time. No memory, no clock, no lock.
+// Rates: what one rate allows, as arithmetic on one word and the time. No memory, clock or lock.
 //
 // A word says all about one key under one rate. 0 is a key that was never seen; the two low bits of
 // any other name its form. Moments are those of now_ns().
 //
-//   kGcra     {moment in quarters of a ns:62 | 1}. The theoretical arrival time (TAT) of the generic
-//             cell rate algorithm (ITU-T I.371, annex A; redis-cell; nginx keeps the same quantity
-//             as `excess`). Seen from the other side it is a token bucket: the moment at which the
-//             bucket will be full again. So `token_bucket` is this form too.
-//               interval = period / count; a hit of cost c moves TAT to max(TAT, now) + c * interval
-//               and is allowed if that is at most now + burst * interval.
+//   kGcra     {moment in quarters of a ns:62 | 1}. The theoretical arrival time (TAT) of the
+//             generic cell rate algorithm (ITU-T I.371, annex A; redis-cell; nginx keeps the same
+//             quantity as `excess`). Seen from the other side it is a token bucket: the moment at
+//             which the bucket will be full again. So `token_bucket` is this form too.
+//               interval = period / count; a hit of cost c moves TAT to
+//               max(TAT, now) + c * interval and is allowed if that is at most
+//               now + burst * interval.
 //   kSliding  {number of the window | used in the one before | used in it | 2}. Windows of the
 //             period are aligned to the clock; what the one before used counts by the share of it
 //             that a period ending now still covers (Cloudflare's sliding window counter). The
 //             widths of the three depend on the period alone.
-//   kFixed    {end of the window in 2^17 ns:41 | used:21 | 3}. A window begins with the first hit after
-//             the last one ended, as a counter with an expiry does in Redis.
+//   kFixed    {end of the window in 2^17 ns:41 | used:21 | 3}. A window begins with the first hit
+//             after the last one ended, as a counter with an expiry does in Redis.
 //
 // Invariants
 //   R1  decide() changes a word only if the hit is allowed, but for R3: a refusal costs nothing.
-//   R2  Rounding never allows more of GCRA and sliding windows: `interval` is rounded up to a quarter of a ns and the bucket is
-//       `burst` of them, so that exactly `burst` pass at once and the rate is never exceeded. A
-//       fixed window ends up to 0.13 ms early.
+//   R2  Rounding never allows more than GCRA or a sliding window would: `interval` is rounded up to
+//       a quarter of a ns and the bucket is `burst` of them, so that exactly `burst` pass at once
+//       and the rate is never exceeded. A fixed window ends up to 0.13 ms early.
 //   R3  A word that can't be of this clock (it went back) or of this burst (it was lowered) is read
 //       as the fullest one that can, and decide() gives that to be stored even if it refuses. So
 //       nobody is blocked longer than a whole bucket or a window takes.
