@@ -10,6 +10,7 @@ import pickle  # noqa: F401
 from typing import TYPE_CHECKING, Any
 
 from celeriac.cache import Cache, CacheStats
+from celeriac.concurrency import Concurrency, Slot
 from celeriac.decorators import cached, evict
 from celeriac.errors import (
     CeleriacError,
@@ -20,6 +21,7 @@ from celeriac.errors import (
     NotEnoughMemory,
     NotOwner,
     QueueFull,
+    RateLimited,
     SerializationError,
     ServerError,
     ServerUnavailable,
@@ -28,6 +30,7 @@ from celeriac.errors import (
     ValueTooLarge,
     VersionMismatch,
 )
+from celeriac.limits import Decision, Limiter
 from celeriac.message import Consumer, Counts, Ended, Message, Peeked
 from celeriac.prefix_stats import PrefixStats
 from celeriac.queue import Queue, Waiter
@@ -51,11 +54,14 @@ __all__ = [
     "Cache",
     "CacheStats",
     "CeleriacError",
+    "Concurrency",
     "ConfigurationError",
     "Consumer",
     "Counts",
     "DeadlockError",
+    "Decision",
     "Ended",
+    "Limiter",
     "LockLost",
     "LockTimeout",
     "Message",
@@ -65,9 +71,11 @@ __all__ = [
     "PrefixStats",
     "Queue",
     "QueueFull",
+    "RateLimited",
     "SerializationError",
     "ServerError",
     "ServerUnavailable",
+    "Slot",
     "Store",
     "StoreCorrupt",
     "StoreNotFound",

@@ -4,6 +4,7 @@
 #include <pybind11/pybind11.h>
 
 #include <memory>
+#include <vector>
 
 #include "engine/engine.hpp"
 
@@ -41,6 +42,17 @@ struct MessageHandle {
 
 struct WaiterHandle {
   std::unique_ptr<WaiterEngine> engine;
+};
+
+struct LimiterHandle {
+  std::unique_ptr<LimiterEngine> engine;
+  std::vector<pybind11::object> policies;  // of each rate, as a Decision names it
+  std::vector<std::uint64_t> limits;
+  bool shadow = false;  // whatever is decided, it is allowed
+};
+
+struct ConcurrencyHandle {
+  std::unique_ptr<ConcurrencyEngine> engine;
 };
 
 struct StoreHandle {

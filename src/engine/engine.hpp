@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -19,6 +20,7 @@
 
 #include "platform/clock.hpp"
 #include "platform/status.hpp"
+#include "store/rates.hpp"
 #include "store/value.hpp"
 
 namespace celeriac {
@@ -205,6 +207,41 @@ class WaiterEngine {
   virtual void close() = 0;
 };
 
+struct LimitDecision {
+  bool allowed = false;
+  std::uint64_t remaining = 0;
+  std::uint64_t retry_ns = 0;  // until it would be allowed; 0 = it is
+  std::uint64_t reset_ns = 0;  // until nothing of it is left
+  std::size_t which = 0;       // of the rates: the one that refuses longest, or has least left
+};
+
+// Rates under a name. kConfiguration for a cost that could never be allowed; on every error nothing
+// has changed.
+class LimiterEngine {
+ public:
+  virtual ~LimiterEngine() = default;
+  // Takes `cost` of all rates, or of none.
+  virtual Result<LimitDecision> hit(std::string_view key, std::uint64_t cost) = 0;
+  virtual Result<LimitDecision> peek(std::string_view key, std::uint64_t cost) = 0;
+  virtual Status reset(std::string_view key) = 0;
+  virtual Status refund(std::string_view key, std::uint64_t cost) = 0;
+};
+
+// At most so many at once in the whole store. A place is known by a number that never comes back.
+class ConcurrencyEngine {
+ public:
+  virtual ~ConcurrencyEngine() = default;
+  // Nothing at the deadline (0 = don't wait). A dead owner's place is free. kInterrupted.
+  virtual Result<std::optional<std::uint64_t>> enter(std::uint64_t deadline_ns) = 0;
+  // kNotOwner when this process didn't enter with that number, or has left.
+  virtual Status leave(std::uint64_t place) = 0;
+  // What wait() waits for: that somebody leaves after this call. Then try to enter once more first.
+  virtual Result<std::uint32_t> await() = 0;
+  virtual Result<bool> wait(std::uint32_t seen, std::uint64_t deadline_ns) = 0;
+  virtual Result<std::uint32_t> inside() = 0;
+  virtual Result<std::uint32_t> limit() = 0;
+};
+
 struct EngineOwner {
   std::uint32_t slot = 0;
   std::uint32_t epoch = 0;
@@ -222,6 +259,12 @@ class StoreEngine {
   virtual Result<std::unique_ptr<CacheEngine>> cache(const CacheRequest& request) = 0;
   virtual Result<std::unique_ptr<QueueEngine>> queue(const std::string& name,
                                                      const QueueOptions& options) = 0;
+  // kConfiguration for rates that can't be.
+  virtual Result<std::unique_ptr<LimiterEngine>> limiter(const std::string& name,
+                                                         const std::vector<Rate>& rates) = 0;
+  // `limit` becomes the name's, for everybody.
+  virtual Result<std::unique_ptr<ConcurrencyEngine>> concurrency(const std::string& name,
+                                                                 std::uint32_t limit) = 0;
   // Names of the caches, or of the tables, that were ever opened.
   virtual Result<std::vector<std::string>> caches(bool tables) = 0;
   virtual Result<bool> has_queue(const std::string& name) = 0;

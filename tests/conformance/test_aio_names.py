@@ -23,6 +23,8 @@ TWINS: dict[type, type] = {
     celeriac.Message: aio.AsyncMessage,
     celeriac.Queue: aio.AsyncQueue,
     celeriac.Store: aio.AsyncStore,
+    celeriac.Limiter: aio.AsyncLimiter,
+    celeriac.Concurrency: aio.AsyncConcurrency,
 }
 INTERNAL = "for those who drive a call themselves, as the twin does"
 LACKING: dict[type, dict[str, str]] = {
@@ -42,6 +44,8 @@ WITHOUT_TWIN = {
     "CacheStats": "a value",
     "Consumer": "a value",
     "Counts": "a value",
+    "Decision": "a value",
+    "Slot": "giving it back waits for nothing",
     "Ended": "a value",
     "Peeked": "a value",
     "PrefixStats": "a value",

@@ -18,6 +18,8 @@
 #include "memory/base.hpp"
 #include "queue/queues.hpp"
 #include "store/cache.hpp"
+#include "store/concurrency.hpp"
+#include "store/limits.hpp"
 
 namespace celeriac {
 
@@ -62,6 +64,8 @@ class LocalCore final : public ForkListener {
   Base& base() { return base_; }
   Cache& cache() { return cache_; }
   Queues& queues() { return queues_; }
+  Limits& limits() { return limits_; }
+  Concurrency& concurrency() { return concurrency_; }
   Recovery& recovery() { return recovery_; }
   Arena& arena() { return *arena_; }
 
@@ -104,6 +108,8 @@ class LocalCore final : public ForkListener {
   Base base_;
   Cache cache_;
   Queues queues_;
+  Limits limits_;
+  Concurrency concurrency_;
   std::unique_ptr<Durable> durable_;
   DeathWatcher watcher_;
   std::atomic<bool> closed_{false};

@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any
 
 from heap_picture import HeapPicture, look_at_heap
+from limit_stories import judge_limits
 from victims import Allowed, whole
 
 import celeriac
@@ -64,6 +65,7 @@ def judge(store: celeriac.Store, allowed: Allowed) -> None:
         assert True in allowed.messages.get(name, ()), f"message {name} is a surprise"
     for name, states in allowed.messages.items():
         assert name in found or False in states, f"message {name} is lost"
+    judge_limits(store, allowed)
     values = everything(store, allowed.keys)
     for (space, key), value in values.items():
         assert value in allowed.keys[space, key], (space, key, value, allowed.keys[space, key])

@@ -13,6 +13,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import limit_stories as limits
 import queue_stories as queues
 from heap_picture import largest_object
 from resizes import resize
@@ -395,6 +396,26 @@ def _scenarios() -> list[Scenario]:
         Scenario("dedup", queues.deduplicated, nth=2),
         Scenario("visibility", queues.visibility, nth=2),
         Scenario("room", queues.room, nth=2),
+        Scenario("rate limits", limits.rates, nth=4),
+        Scenario(
+            "rate limits after a death",
+            limits.take_lists_again,
+            ((limits.rates, "limits.together.half"),),
+        ),
+        Scenario("concurrency limits", limits.concurrency),
+        Scenario(
+            "many concurrency limits",
+            limits.many_names,
+            nth=1,
+            others=("owners.", "namespaces.", "store.", "heap.", "mutex."),
+            memory="8M",
+        ),
+        Scenario(
+            "concurrency limits after a death",
+            limits.wait_for_the_dead,
+            ((limits.die_inside, "end"),),
+            deaths=2,
+        ),
         Scenario("poison", queues.after_poison, ((queues.poison, "end"),), deaths=2, nth=2),
         Scenario("put to a sleeper", queues.put_two, ((queues.blocked_consumer, "end"),)),
         Scenario("recover", recover, left, deaths=3),
