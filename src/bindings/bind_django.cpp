@@ -36,6 +36,7 @@
 #include "bindings/fastcall.hpp"
 #include "bindings/handles.hpp"
 #include "bindings/removal.hpp"
+#include "bindings/tally.hpp"
 
 namespace py = pybind11;
 
@@ -201,7 +202,7 @@ PyObject* get(PyObject* self, PyObject* const* args, Py_ssize_t n, PyObject* nam
                    FullKey key;
                    if (!key.make(o.head, a[0], a[2])) return nullptr;
                    ValueBuffer value;
-                   const Result<bool> found = cache.engine->get(key.view(), value, true);
+                   const Result<bool> found = read(cache, key.view(), value);
                    if (!found) return failed(self);
                    if (found.value() && value.codec == Codec::kNamed) {
                      return open_packed(self, key.view(), value, a[1]);
@@ -310,7 +311,7 @@ PyObject* get_many(PyObject* self, PyObject* const* args, Py_ssize_t n, PyObject
         for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(all.ptr()); ++i) {
           PyObject* key = PyTuple_GET_ITEM(all.ptr(), i);
           if (!full.make(head, key, a[1])) return nullptr;
-          const Result<bool> there = cache.engine->get(full.view(), value, true);
+          const Result<bool> there = read(cache, full.view(), value);
           if (!there) return failed(self);
           if (!there.value()) continue;
           py::object one;

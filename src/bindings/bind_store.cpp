@@ -27,7 +27,8 @@ StoreHandle open_local_store(const std::string& root, const std::string& name, s
 
 CacheHandle cache(StoreHandle& s, const std::string& name, bool table, bool pickle_all,
                   bool unpickles, const std::string& overflow, std::uint32_t lead) {
-  return {take(s.engine->cache({name, table, overflow, lead})), pickle_all, unpickles};
+  return {take(s.engine->cache({name, table, overflow, lead})), pickle_all, unpickles,
+          !table && !name.starts_with("celeriac.")};
 }
 
 QueueHandle queue(StoreHandle& s, const std::string& name, bool create, bool given,

@@ -13,5 +13,6 @@ void register_limits(pybind11::module_& m);
 void register_queue(pybind11::module_& m);
 void register_journal(pybind11::module_& m);
 void register_store(pybind11::module_& m);
+void register_tally(pybind11::module_& m);
 
 }  // namespace celeriac::bindings

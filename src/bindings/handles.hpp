@@ -15,6 +15,7 @@ struct CacheHandle {
   bool pickle_all = false;
   // False: what was pickled, by a cache of that name with another serializer, is no value here.
   bool unpickles = true;
+  bool tallied = false;  // of the user's, so that a request's reads of it count (tally.hpp)
 };
 
 // May this entry be less than a plain value here, and even absent? Python knows.

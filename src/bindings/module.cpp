@@ -11,4 +11,5 @@ PYBIND11_MODULE(_core, m) {
   celeriac::bindings::register_queue(m);
   celeriac::bindings::register_journal(m);
   celeriac::bindings::register_store(m);
+  celeriac::bindings::register_tally(m);
 }

@@ -1,0 +1,7 @@
+"""Where projects' settings find the middleware."""
+
+from __future__ import annotations
+
+from celeriac.django.request_stats import RequestStatsMiddleware
+
+__all__ = ["RequestStatsMiddleware"]
