@@ -9,7 +9,7 @@ namespace {
 
 PyObject* variable = nullptr;  // both for the process's life
 PyTypeObject* type = nullptr;
-bool wanted = false;           // whether anybody has ever made a tally
+bool wanted = false;  // whether anybody has ever made a tally
 
 }  // namespace
 
@@ -23,8 +23,7 @@ Tally* current_tally() {
   const auto current = py::reinterpret_steal<py::object>(held);
   if (Py_TYPE(held) != type) return nullptr;
   // The context holds it for longer than the caller needs it.
-  return static_cast<Tally*>(
-      reinterpret_cast<py::detail::instance*>(held)->simple_value_holder[0]);
+  return static_cast<Tally*>(reinterpret_cast<py::detail::instance*>(held)->simple_value_holder[0]);
 }
 
 void register_tally(py::module_& m) {

@@ -1,8 +1,8 @@
 // How often the reads of one context (a request, a task) have hit and missed.
 //
-// A context variable of Python's names the tally that counts; where nobody has set one, a read costs
-// a look at one flag. Several threads of one context (a view that hands work to a pool) may count
-// into the same tally, under the interpreter lock.
+// A context variable of Python's names the tally that counts; where nobody has set one, a read
+// costs a look at one flag. Several threads of one context (a view that hands work to a pool) may
+// count into the same tally, under the interpreter lock.
 #pragma once
 
 #include <pybind11/pybind11.h>

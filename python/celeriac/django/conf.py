@@ -89,5 +89,6 @@ def store() -> celeriac.Store:
         if isinstance(found, celeriac.Store):
             return found
     raise ConfigurationError(
-        "this project has no store: no cache in CACHES is a CeleriacCache, and CELERIAC has no STORE"
+        "this project has no store: no cache in CACHES is a CeleriacCache, and CELERIAC names no "
+        "STORE"
     )

@@ -1,8 +1,8 @@
 """How many SQL queries a context (a request) has made, and how long they took, without DEBUG.
 
-Django calls the wrappers of a connection around each of its queries. Ours is put on every connection
-once, and counts into the tally of the context that makes the query; a query that is made where there
-is none (a command, a thread of its own) isn't counted.
+Django calls the wrappers of a connection around each of its queries. Ours is put on every
+connection once, and counts into the tally of the context that makes the query; a query that is made
+where there is none (a command, a thread of its own) isn't counted.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def count(execute: Callable[..., Any], sql: Any, params: Any, many: bool, contex
 
 
 def watch() -> None:
-    """Count on all connections that this thread has, and on each that is opened from now on."""
+    """Count on all connections that this thread has opened already; others follow by themselves."""
     for connection in connections.all(initialized_only=True):
         _count_on(connection)
 

@@ -1,4 +1,4 @@
-"""`RequestStatsMiddleware`: what each response took, in its headers; the slow ones in a log and kept.
+"""`RequestStatsMiddleware`: what a response took, in its headers; slow ones are logged and kept.
 
 `celeriac.django.middleware` is where projects name it. Put it first, so that it sees all of a
 request.
@@ -9,8 +9,8 @@ request.
 - ``X-Request-Time``: seconds from the first middleware to the response, which of a streamed one is
   the time to its beginning
 - ``X-SQL-Queries``, ``X-Cache-Hits``, ``X-Cache-Misses``: of this request, on all connections and
-  all celeriac caches, whatever threads and tasks it was spread over (what they read after it doesn't
-  count)
+  all celeriac caches, whatever threads and tasks it was spread over (what they read after it
+  doesn't count)
 - ``Server-Timing``, if ``CELERIAC["SERVER_TIMING"]`` asks for it: the same, for a browser's tools
 
 A header that the view has set itself is left. A slow request (``SLOW_REQUEST_SECONDS``,
@@ -25,7 +25,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from inspect import iscoroutinefunction
-from typing import Any
+from typing import Any, TypeAlias
 
 from asgiref.sync import markcoroutinefunction
 from django.http import HttpRequest
@@ -40,7 +40,7 @@ __all__ = ["RequestStatsMiddleware"]
 
 logger = logging.getLogger("celeriac.django.slow")
 
-Response = HttpResponseBase
+Response: TypeAlias = HttpResponseBase
 
 
 class _Running:
@@ -50,7 +50,7 @@ class _Running:
 
     def __init__(self, request: HttpRequest) -> None:
         self.begun = time.perf_counter()
-        self.id = request.request_id = request_id.accepted(  # type: ignore[attr-defined]
+        self.id = request.request_id = request_id.accepted(
             request.META.get("HTTP_X_REQUEST_ID")
         )
         self.queries = Queries()
@@ -63,10 +63,10 @@ class _Running:
 
     def leave(self) -> None:
         """Give the context back as it was."""
-        for variable, token in zip(
-            (request_id.request_id, queries, _core.tally), self.tokens, strict=True
-        ):
-            variable.reset(token)  # type: ignore[arg-type]
+        of_id, of_queries, of_tally = self.tokens
+        request_id.request_id.reset(of_id)
+        queries.reset(of_queries)
+        _core.tally.reset(of_tally)
 
 
 class RequestStatsMiddleware:
@@ -84,6 +84,7 @@ class RequestStatsMiddleware:
         self.settings = conf.read()
         request_id.in_log_records()
         request_id.carry_in_tasks()
+        watch()
         self._async = iscoroutinefunction(get_response)
         if self._async:
             markcoroutinefunction(self)
@@ -94,7 +95,6 @@ class RequestStatsMiddleware:
             return self._handle_async(request)
         running = _Running(request)
         try:
-            watch()
             response: Response = self.get_response(request)
             return self._finish(running, request, response)
         finally:
@@ -103,7 +103,6 @@ class RequestStatsMiddleware:
     async def _handle_async(self, request: HttpRequest) -> Response:
         running = _Running(request)
         try:
-            watch()
             return self._finish(running, request, await self.get_response(request))
         finally:
             running.leave()
@@ -149,7 +148,8 @@ class RequestStatsMiddleware:
             request_id=running.id,
         )
         logger.warning(
-            "slow request: %s %s %d in %.3f s, %d queries in %.3f s, %d cache hits, %d misses, id %s",
+            "slow request: %s %s %d in %.3f s, %d queries in %.3f s, %d cache hits, %d misses, "
+            "id %s",
             slow.method,
             slow.path.encode("unicode_escape").decode(),  # one line, whatever the path has in it
             slow.status,

@@ -1,8 +1,8 @@
 """The latest slow requests, kept in the store for whoever looks: a ring.
 
 Entry ``next`` of the table ``celeriac.requests`` counts the requests that were ever noted; the n-th
-of them lies in entry ``n modulo kept``. Two steps, and a kill between them leaves a number without a
-request: an older one stays in its place, and :func:`latest` goes by the number that lies in each.
+of them lies in entry ``n modulo kept``. Two steps, and a kill between them leaves a number without
+a request: an older one stays in its place, and :func:`latest` goes by the number that lies in each.
 """
 
 from __future__ import annotations
