@@ -5,6 +5,12 @@
         "SLOW_REQUEST_QUERIES": 20,    # so are those with more queries; None for never
         "SLOW_REQUESTS_KEPT": 100,     # how many the store remembers
         "SERVER_TIMING": False,        # a Server-Timing header, which tells clients about insides
+        "RATE_LIMITS": {},             # by role: celeriac.django.rate_limits, as the next ones
+        "RATE_LIMIT_ROLE": None,
+        "RATE_LIMIT_EXEMPT": [],
+        "RATE_LIMIT_SHADOW": False,
+        "RATE_LIMIT_ON_ERROR": "allow",
+        "TRUSTED_PROXIES": [],         # whose X-Forwarded-For is believed
         "STORE": None,                 # a store's URL; None for that of the cache "default"
     }
 
@@ -14,14 +20,18 @@ default.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from django.conf import settings
 from django.core.cache import caches
+from django.utils.module_loading import import_string
 
 import celeriac
+from celeriac.django.client import trusted_networks
 from celeriac.errors import ConfigurationError
+from celeriac.rates import parse_rates
 
 __all__ = ["Settings", "read", "store"]
 
@@ -33,6 +43,12 @@ class Settings(NamedTuple):
     slow_request_queries: int | None = 20
     slow_requests_kept: int = 100
     server_timing: bool = False
+    rate_limits: Mapping[str, Any] = MappingProxyType({})
+    rate_limit_role: Callable[[Any], Any] | None = None
+    rate_limit_exempt: Sequence[str] = ()
+    rate_limit_shadow: bool = False
+    rate_limit_on_error: str = "allow"
+    trusted_proxies: Sequence[str] = ()
     store: str | None = None
 
 
@@ -53,13 +69,56 @@ def read() -> Settings:
     if found.slow_requests_kept is None:
         raise ConfigurationError("SLOW_REQUESTS_KEPT in CELERIAC must be a number, not None")
     _check_number("SLOW_REQUESTS_KEPT", found.slow_requests_kept, int)
-    if not isinstance(found.server_timing, bool):
-        raise ConfigurationError(
-            f"SERVER_TIMING in CELERIAC must be True or False, not {found.server_timing!r}"
-        )
+    for name in ("SERVER_TIMING", "RATE_LIMIT_SHADOW"):
+        if not isinstance(getattr(found, name.lower()), bool):
+            raise ConfigurationError(
+                f"{name} in CELERIAC must be True or False, not {getattr(found, name.lower())!r}"
+            )
     if found.store is not None and not isinstance(found.store, str):
         raise ConfigurationError(f"STORE in CELERIAC must be a URL, not {found.store!r}")
-    return found
+    return found._replace(rate_limit_role=_check_limits(found))
+
+
+def _check_limits(found: Settings) -> Callable[[Any], Any] | None:
+    """Check what is about limits; returns the callable that RATE_LIMIT_ROLE names."""
+    if not isinstance(found.rate_limits, Mapping):
+        raise ConfigurationError(
+            f"RATE_LIMITS in CELERIAC must be a dictionary of roles and rates, not "
+            f"{found.rate_limits!r}"
+        )
+    for role, rate in found.rate_limits.items():
+        if not isinstance(role, str):
+            raise ConfigurationError(f"RATE_LIMITS in CELERIAC: a role is a str, not {role!r}")
+        if rate is not None:
+            try:
+                parse_rates(rate, None, "gcra")
+            except (ConfigurationError, TypeError) as error:
+                raise ConfigurationError(
+                    f"RATE_LIMITS in CELERIAC, role {role!r}: {error}"
+                ) from None
+    if found.rate_limit_on_error not in ("allow", "deny"):
+        raise ConfigurationError(
+            f"RATE_LIMIT_ON_ERROR in CELERIAC must be 'allow' or 'deny', not "
+            f"{found.rate_limit_on_error!r}"
+        )
+    exempt = found.rate_limit_exempt
+    if isinstance(exempt, str) or not all(isinstance(path, str) for path in exempt):
+        raise ConfigurationError(
+            f"RATE_LIMIT_EXEMPT in CELERIAC must be a list of paths, not {exempt!r}"
+        )
+    trusted_networks(found.trusted_proxies)
+    role_of = found.rate_limit_role
+    if isinstance(role_of, str):
+        try:
+            role_of = import_string(role_of)
+        except ImportError as error:
+            raise ConfigurationError(f"RATE_LIMIT_ROLE in CELERIAC: {error}") from None
+    if role_of is not None and not callable(role_of):
+        raise ConfigurationError(
+            f"RATE_LIMIT_ROLE in CELERIAC must name a callable that takes a request, not "
+            f"{role_of!r}"
+        )
+    return role_of
 
 
 def _check_number(name: str, value: Any, types: Any) -> None:

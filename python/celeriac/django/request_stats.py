@@ -50,9 +50,7 @@ class _Running:
 
     def __init__(self, request: HttpRequest) -> None:
         self.begun = time.perf_counter()
-        self.id = request.request_id = request_id.accepted(
-            request.META.get("HTTP_X_REQUEST_ID")
-        )
+        self.id = request.request_id = request_id.accepted(request.META.get("HTTP_X_REQUEST_ID"))
         self.queries = Queries()
         self.tally = _core.Tally()
         self.tokens = (
