@@ -24,6 +24,8 @@
 //   kTimers       Timers                     offset of the heap of delayed messages
 //   kHeap         HeapControl                free lists: hints, rebuilt from the blocks
 //   kJournal      JournalControl             where the journal of a file:// store ends
+//   kLocks        LockDirectory              offsets of chunks of 64 LockSeats
+//   kLockBuckets  LockBucket[512]            locks by name: who is at one, in which order
 //   base_size()   blocks, back to back, to Header.size
 //
 // Truth and hints (design D4, D6): block words, slot words, index words, records are truth.
@@ -36,51 +38,11 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "arena/layout_counts.hpp"
+#include "arena/layout_locks.hpp"
+#include "arena/layout_words.hpp"
+
 namespace celeriac::layout {
-
-constexpr std::uint64_t kMagic = 0x3143414952454C43ULL;  // "CLERIAC1"
-constexpr std::uint32_t kMajor = 4;
-constexpr std::uint32_t kMinor = 1;
-
-constexpr std::uint32_t kMaxOwners = 1024;
-constexpr std::uint32_t kMaxNamespaces = 128;
-constexpr std::uint32_t kShardCount = 64;
-constexpr std::uint32_t kStripes = 8;
-constexpr std::uint32_t kOtherStripes = 2;
-constexpr std::uint32_t kPrefixes = 80;
-constexpr std::uint32_t kSignalCount = 64;
-constexpr std::uint32_t kLogCount = kMaxNamespaces + 1;
-constexpr std::uint32_t kLifeClasses = 8;
-constexpr std::uint32_t kSegmentsPerChunk = 256;
-constexpr std::uint32_t kMaxSegmentChunks = 2048;
-constexpr std::uint32_t kSpareSegments = 4;
-constexpr std::uint32_t kMaxQueues = 1024;
-constexpr std::uint32_t kSlotsPerChunk = 1024;
-constexpr std::uint32_t kMaxSlotChunks = 1024;
-constexpr std::uint32_t kPriorities = 256;
-constexpr std::uint32_t kNameBytes = 256;
-constexpr std::uint32_t kLaneCapacity = 1022;
-constexpr std::uint32_t kFrontLaneCapacity = 126;
-constexpr std::uint32_t kOwnerWords = kMaxOwners / 64;
-
-using Word = std::atomic<std::uint64_t>;
-using HalfWord = std::atomic<std::uint32_t>;
-static_assert(Word::is_always_lock_free && HalfWord::is_always_lock_free);
-static_assert(sizeof(Word) == 8 && sizeof(HalfWord) == 4);
-
-// sync/owner_mutex: who holds it, and the blocks that the holder is linking or unlinking, so that
-// whoever takes the mutex from a dead holder can settle them.
-struct MutexWord {
-  HalfWord word;
-  HalfWord reserved;
-  Word pending[2];
-};
-static_assert(sizeof(MutexWord) == 24);
-
-// sync/seqlock
-struct SequenceWord {
-  Word word;
-};
 
 // Written once, before the file has a name, and covered by `checksum`.
 struct HeaderFixed {
@@ -456,7 +418,10 @@ constexpr std::uint64_t kSlots = align_up(kQueues + sizeof(QueueDirectory), 4096
 constexpr std::uint64_t kTimers = align_up(kSlots + sizeof(SlotDirectory), 4096);
 constexpr std::uint64_t kHeap = align_up(kTimers + sizeof(Timers), 4096);
 constexpr std::uint64_t kJournal = align_up(kHeap + sizeof(HeapControl), 64);
-constexpr std::uint64_t kBlocks = align_up(kJournal + sizeof(JournalControl), 4096);
+constexpr std::uint64_t kLocks = align_up(kJournal + sizeof(JournalControl), 4096);
+constexpr std::uint64_t kLockBuckets = align_up(kLocks + sizeof(LockDirectory), 4096);
+constexpr std::uint64_t kBlocks =
+    align_up(kLockBuckets + sizeof(LockBucket) * kLockBucketCount, 4096);
 
 static_assert(sizeof(Header) <= kOwners);
 

@@ -4,6 +4,7 @@
 #include <map>
 
 #include "engine/local/cache.hpp"
+#include "engine/local/lock.hpp"
 #include "engine/local/queue.hpp"
 #include "engine/local/waiter.hpp"
 
@@ -87,6 +88,19 @@ Result<std::unique_ptr<QueueEngine>> LocalStore::queue(const std::string& name,
   if (!confirmed) return confirmed;
   return std::unique_ptr<QueueEngine>(
       std::make_unique<LocalQueue>(handle_, name, options, ref.value()));
+}
+
+Result<std::unique_ptr<LockEngine>> LocalStore::lock(const std::string& name,
+                                                     std::uint32_t permits) {
+  const Result<OwnerTag> me = handle_->enter();
+  if (!me) return me.status();
+  return LocalLock::open(handle_, name, permits, me.value());
+}
+
+Result<std::vector<EngineHolder>> LocalStore::locks() {
+  const Result<OwnerTag> me = handle_->enter();
+  if (!me) return me.status();
+  return LocalLock::shown(handle_->core(), handle_->core().locks().list());
 }
 
 Result<std::vector<std::string>> LocalStore::caches(bool tables) {
