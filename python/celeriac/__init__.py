@@ -28,6 +28,9 @@ from celeriac.errors import (
     ValueTooLarge,
     VersionMismatch,
 )
+from celeriac.leaders import Leader
+from celeriac.lock_base import Holder, LockInfo
+from celeriac.locks import Lock, Semaphore
 from celeriac.message import Consumer, Counts, Ended, Message, Peeked
 from celeriac.prefix_stats import PrefixStats
 from celeriac.queue import Queue, Waiter
@@ -56,6 +59,10 @@ __all__ = [
     "Counts",
     "DeadlockError",
     "Ended",
+    "Holder",
+    "Leader",
+    "Lock",
+    "LockInfo",
     "LockLost",
     "LockTimeout",
     "Message",
@@ -65,6 +72,7 @@ __all__ = [
     "PrefixStats",
     "Queue",
     "QueueFull",
+    "Semaphore",
     "SerializationError",
     "ServerError",
     "ServerUnavailable",

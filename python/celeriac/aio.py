@@ -27,6 +27,7 @@ from typing import Any, TypeVar
 
 from celeriac import aio_fill, checks
 from celeriac import store as sync
+from celeriac.aio_locks import AsyncLeader, AsyncLock, AsyncSemaphore
 from celeriac.aio_twins import done, maker, twin, writing
 from celeriac.cache import TTL, USE_DEFAULT, Cache, Key
 from celeriac.errors import CeleriacError, QueueFull
@@ -431,11 +432,15 @@ class AsyncStore(_Handle):
     cache = maker(sync.Store.cache, AsyncCache)
     table = maker(sync.Store.table, AsyncTable)
     queue = maker(sync.Store.queue, AsyncQueue)
+    lock = maker(sync.Store.lock, AsyncLock)
+    semaphore = maker(sync.Store.semaphore, AsyncSemaphore)
+    leader = maker(sync.Store.leader, AsyncLeader)
 
     caches = twin(sync.Store.caches)
     tables = twin(sync.Store.tables)
     has_queue = twin(sync.Store.has_queue)
     queues = twin(sync.Store.queues)
+    locks = twin(sync.Store.locks)
     stats = twin(sync.Store.stats)
     owners = twin(sync.Store.owners)
     recover = twin(sync.Store.recover)

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from celeriac import checks
 from celeriac.errors import ConfigurationError
-from celeriac.locks import Leader, Lock, LockInfo, Semaphore
+from celeriac.leaders import Leader
+from celeriac.lock_base import LockInfo
+from celeriac.locks import Lock, Semaphore
 
 if TYPE_CHECKING:
     from celeriac import _core

@@ -13,13 +13,13 @@ constexpr std::uint32_t kSeatNameBytes = 168;
 
 // Somebody's place at a lock: he waits for it, or holds it (store/lock_seats.hpp).
 struct alignas(64) LockSeat {
-  Word word;           // tagged word: state, owner, generation
-  Word first, second;  // 128 bits of hash of the lock's name: which one it is
-  Word order;          // place in the line
-  Word token;          // of who holds
-  Word until;          // a lease ends then; kNever = with its owner alone
-  Word lease;          // ns that it is to last, 0 = none
-  Word since;          // when he came, or began to hold
+  Word word;                // tagged word: state, owner, generation
+  Word first, second;       // 128 bits of hash of the lock's name: which one it is
+  Word order;               // place in the line
+  Word token;               // of who holds
+  Word until;               // a lease ends then; kNever = with its owner alone
+  Word lease;               // ns that it is to last, 0 = none
+  Word since;               // when he came, or began to hold
   HalfWord next, previous;  // of the same lock, a ring in order; seat indexes + 1
   HalfWord chain;           // of the ring's first seat: the next ring of the bucket
   HalfWord signal;          // futex of who waits

@@ -88,8 +88,7 @@ py::list locks_of(StoreHandle& s) { return shown(take(s.engine->locks())); }
 
 void register_lock(py::module_& m) {
   py::class_<LockHandle> lock(m, "Lock");
-  lock
-      .def(
+  lock.def(
           "acquire",
           [](LockHandle& l, double ttl, double timeout) {
             return taken(take(l.engine->acquire(lease(ttl), until(timeout))));

@@ -20,8 +20,8 @@
 //   E2  The generation rises with each take. {index, generation} names one acquisition: who comes
 //       with an old one finds another word, and changes nothing.
 //   E3  What else is in a seat is written by its taker in kWriting, or under the bucket's mutex.
-//   E4  Tokens rise in the whole store, whatever names come and go. They begin with the microseconds
-//       of the wall clock at which the store was made, so that a store that takes the place of one
+//   E4  Tokens rise in the whole store, whatever names come and go. They begin with the wall clock
+//       in microseconds at which the store was made, so that a store that takes the place of one
 //       that was removed or lost goes on above it, while fewer than a million a second are given
 //       and the clock isn't set back.
 // Seats lie in chunks that are never freed: there are as many as were taken at a time, once.

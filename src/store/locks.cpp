@@ -141,7 +141,8 @@ bool Locks::settle(Section& s, std::uint32_t first, Ring* ring, bool changed) {
     const TaggedWord w = load(seat->word);
     if (w.state() == kSeatFree || w.state() == kSeatWriting) return false;
     const bool holds = w.state() == kSeatHolding;
-    if (w.state() == kSeatLeft || base_.owners.reaped(w.owner()) || (holds && is_over(*seat, &now))) {
+    if (w.state() == kSeatLeft || base_.owners.reaped(w.owner()) ||
+        (holds && is_over(*seat, &now))) {
       if (!take_out(s, at, ring)) return false;
       changed = true;
     } else if (holds) {
@@ -223,9 +224,8 @@ Result<LockEntered> Locks::enter(const LockName& name, std::uint64_t lease_ns, b
     damaged(s.bucket);
     return Status(Code::kCorrupt, "a lock's seat was changed by another: run celeriac doctor");
   }
-  return LockEntered{{taken.value().index, w.generation()},
-                     free ? seat.token.load(kRelaxed) : 0,
-                     false};
+  return LockEntered{
+      {taken.value().index, w.generation()}, free ? seat.token.load(kRelaxed) : 0, false};
 }
 
 // The ring of that name, settled. False: damaged.
@@ -269,11 +269,13 @@ Status Locks::not_mine(LockPlace place, OwnerTag me) {
   layout::LockSeat* s = seats_.at(place.index);
   const TaggedWord w = s == nullptr ? TaggedWord{} : load(s->word);
   if (w.generation() == place.generation && w.owner().valid() && w.owner() != me) {
-    return {Code::kNotOwner, "the lock is held by another process: a forked child has none of its "
-                             "parent's locks"};
+    return {Code::kNotOwner,
+            "the lock is held by another process: a forked child has none of its "
+            "parent's locks"};
   }
-  return {Code::kLockLost, "the lock is not held any more: its lease ended, or its store was closed "
-                           "in between"};
+  return {Code::kLockLost,
+          "the lock is not held any more: its lease ended, or its store was closed "
+          "in between"};
 }
 
 Result<LockWatched> Locks::watch(LockPlace place, OwnerTag me) {
@@ -358,9 +360,9 @@ Status Locks::renew(LockPlace place, std::uint64_t lease_ns, OwnerTag me) {
   CELERIAC_CRASH_POINT("lock.renew.stored");
   std::uint32_t first = 0;
   Ring ring;
-  if (until < before && (!find(s.bucket, seat->first.load(kRelaxed), seat->second.load(kRelaxed),
-                               &first) ||
-                         first == 0 || !settle(s, first, &ring, true))) {
+  if (until < before &&
+      (!find(s.bucket, seat->first.load(kRelaxed), seat->second.load(kRelaxed), &first) ||
+       first == 0 || !settle(s, first, &ring, true))) {
     damaged(s.bucket);
   }
   return Status::ok();

@@ -28,7 +28,8 @@
 //   N6  Of those that wait the first alone watches the leases of the holders, so that their end
 //       wakes one. Whoever makes another the first, or shortens a lease, wakes him to look.
 //   N7  A holder that is late, by any time, finds its seat not its own any more, or its lease over
-//       though nobody came: either way it is told (kLockLost), and has changed nothing of another's.
+//       though nobody came: either way it is told (kLockLost), and has changed nothing that is
+//       another's.
 //
 // Killed at any instruction:
 //   before the seat's word says that it waits or holds   recovery frees the seat
@@ -129,8 +130,10 @@ class Locks {
   Status renew(LockPlace place, std::uint64_t lease_ns, OwnerTag me);
 
   // kConfiguration when those who use the lock now use another number of permits.
+  // Crash-safe: as holders().
   Status agree(const LockName& name, OwnerTag me);
-  // Who holds, in the order in which they came, and how many wait. The dead don't count.
+  // Who holds, in the order in which they came, and how many wait. The dead don't count. Settles
+  // the lock. Crash-safe: as release().
   Result<std::vector<LockHolder>> holders(const LockName& name, std::uint64_t* waiting,
                                           OwnerTag me);
   // All who hold or wait for any lock. A moment's view of each.
@@ -151,8 +154,8 @@ class Locks {
   struct Ring {
     std::uint32_t first = 0;  // seat + 1, 0 = there is none
     std::uint32_t holding = 0;
-    std::uint32_t waiting = 0;        // the first that waits, seat + 1
-    std::uint64_t ends_at = kNever;   // when the first lease does
+    std::uint32_t waiting = 0;       // the first that waits, seat + 1
+    std::uint64_t ends_at = kNever;  // when the first lease does
   };
 
   layout::LockBucket& bucket_of(std::uint64_t first) const {

@@ -30,7 +30,8 @@ void Locks::relink(layout::LockBucket& b) {
   std::vector<InLine> all;
   b.first.store(0, std::memory_order_relaxed);
   seats_.each([&](std::uint32_t i, const layout::LockSeat& s, TaggedWord w) {
-    if (w.state() == kSeatWriting || &bucket_of(s.first.load(std::memory_order_relaxed)) != &b) return;
+    if (w.state() == kSeatWriting || &bucket_of(s.first.load(std::memory_order_relaxed)) != &b)
+      return;
     all.push_back({s.order.load(std::memory_order_relaxed), i});
   });
   CELERIAC_CRASH_POINT("lock.relink.found");
@@ -109,7 +110,8 @@ void Locks::repair(const DeadOwners& dead) {
   });
   if (dead.interrupted()) {  // one may have died with a mutex
     for (std::uint32_t i = 0; i < layout::kLockBucketCount; ++i) {
-      if (buckets_[i].mutex.word.load(std::memory_order_relaxed) != 0) buckets.push_back(&buckets_[i]);
+      if (buckets_[i].mutex.word.load(std::memory_order_relaxed) != 0)
+        buckets.push_back(&buckets_[i]);
     }
   }
   std::sort(buckets.begin(), buckets.end());

@@ -19,6 +19,7 @@ class Locks::Section {
     locks.relink(bucket);
     locks.wake_bucket(bucket);
   }
+  // Crash-safe: the mutex is taken from the dead, and recovery wakes who isn't woken.
   ~Section() {
     guard_.unlock();
     flush();

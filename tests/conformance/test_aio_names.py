@@ -20,8 +20,11 @@ from celeriac import aio
 TWINS: dict[type, type] = {
     celeriac.Cache: aio.AsyncCache,
     celeriac.Table: aio.AsyncTable,
+    celeriac.Leader: aio.AsyncLeader,
+    celeriac.Lock: aio.AsyncLock,
     celeriac.Message: aio.AsyncMessage,
     celeriac.Queue: aio.AsyncQueue,
+    celeriac.Semaphore: aio.AsyncSemaphore,
     celeriac.Store: aio.AsyncStore,
 }
 INTERNAL = "for those who drive a call themselves, as the twin does"
@@ -36,6 +39,15 @@ LACKING: dict[type, dict[str, str]] = {
     },
     celeriac.Store: {"waiter": "a task for each queue, each with get()"},
 }
+for kind in (celeriac.Lock, celeriac.Semaphore, celeriac.Leader):
+    LACKING[kind] = dict.fromkeys(
+        (
+            *("again", "begun", "core", "give_back", "keep", "kind", "lease", "mine", "owner_now"),
+            *("prolong", "refuse_to_wait_for", "seconds", "too_late"),
+            *(["check_campaign"] if kind is celeriac.Leader else []),
+        ),
+        INTERNAL,
+    )
 LACKING[celeriac.Table] = LACKING[celeriac.Cache]
 WITHOUT_TWIN = {
     "Waiter": "for event loops that are not asyncio's",
@@ -43,6 +55,8 @@ WITHOUT_TWIN = {
     "Consumer": "a value",
     "Counts": "a value",
     "Ended": "a value",
+    "Holder": "a value",
+    "LockInfo": "a value",
     "Peeked": "a value",
     "PrefixStats": "a value",
 }

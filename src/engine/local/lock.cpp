@@ -29,8 +29,8 @@ Result<std::unique_ptr<LockEngine>> LocalLock::open(std::shared_ptr<LocalHandle>
                                             " bytes, this one has " + std::to_string(name.size()));
   }
   if (permits == 0 || permits > kMaxPermits) {
-    return Status(Code::kConfiguration, "permits=" + std::to_string(permits) + ": 1 to " +
-                                            std::to_string(kMaxPermits));
+    return Status(Code::kConfiguration,
+                  "permits=" + std::to_string(permits) + ": 1 to " + std::to_string(kMaxPermits));
   }
   auto lock = std::make_unique<LocalLock>(std::move(handle), name, permits);
   if (name.starts_with("semaphore:")) {
@@ -44,8 +44,7 @@ Result<LockTaken> LocalLock::try_acquire(std::uint64_t lease_ns) {
   for (int tries = 0;; ++tries) {
     const Result<OwnerTag> me = handle_->enter();
     if (!me) return me.status();
-    const Result<LockEntered> e =
-        handle_->core().locks().enter(name_, lease_ns, false, me.value());
+    const Result<LockEntered> e = handle_->core().locks().enter(name_, lease_ns, false, me.value());
     if (!e) return e.status();
     if (e.value().place.valid()) return LockTaken{packed(e.value().place), e.value().token};
     if (!e.value().stale || tries == 8 || handle_->core().recovery().run() == 0) {
@@ -93,8 +92,9 @@ Result<std::uint64_t> LocalLock::wait(std::uint64_t packed_place, std::uint64_t 
     }
     if (standing == Standing::kHolds) return token;
     if (standing == Standing::kGone) {
-      return Status(Code::kLockLost, "the place in the lock's line was given up, by another "
-                                     "thread or by a close of the store");
+      return Status(Code::kLockLost,
+                    "the place in the lock's line was given up, by another "
+                    "thread or by a close of the store");
     }
     // Even when we don't sleep ourselves: others ask again and again.
     const std::uint64_t poll = handle_->core().poll_interval();
