@@ -32,6 +32,7 @@ from celeriac.leaders import Leader
 from celeriac.lock_base import Holder, LockInfo
 from celeriac.locks import Lock, Semaphore
 from celeriac.message import Consumer, Counts, Ended, Message, Peeked
+from celeriac.once import lock_once
 from celeriac.prefix_stats import PrefixStats
 from celeriac.queue import Queue, Waiter
 from celeriac.store import Store, connect, get_default, restore, set_default
@@ -87,6 +88,7 @@ __all__ = [
     "connect",
     "evict",
     "get_default",
+    "lock_once",
     "restore",
     "set_default",
 ]

@@ -6,16 +6,15 @@ import pickle
 import signal
 import subprocess
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from waiting import LONG, until
 
 import celeriac
 
 Python = Callable[[str], "subprocess.Popen[str]"]
-LONG = 60.0
 
 
 def in_thread(call: Callable[[], Any]) -> Any:
@@ -35,15 +34,6 @@ def in_thread(call: Callable[[], Any]) -> Any:
     if isinstance(result, Exception):
         raise result
     return result
-
-
-def until(true: Callable[[], Any]) -> Any:
-    """Waits until it is."""
-    deadline = time.monotonic() + LONG
-    while not (found := true()):
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
-    return found
 
 
 def test_acquire_and_release(store: celeriac.Store) -> None:
