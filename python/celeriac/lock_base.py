@@ -243,7 +243,7 @@ class Named:
         if held and self.on_lost is not None:
             self.on_lost(self)
 
-    def _take(self, seconds: float) -> tuple[int, int]:
+    def take_within(self, seconds: float) -> tuple[int, int]:
         """(place, token) of an acquisition; (0, 0) when it wasn't to be had in time."""
         if not green.patched() or seconds == 0:
             return self.core.acquire(self.lease, seconds)
@@ -281,7 +281,7 @@ class Named:
         if seconds < 0 and not self.lease and self._held:
             self.refuse_to_wait_for(who)
         ends = self.begun()
-        place, token = self._take(seconds)
+        place, token = self.take_within(seconds)
         if not place:
             return False
         self.keep(who, place, token, ends)

@@ -109,6 +109,10 @@ void register_store(py::module_& m) {
           },
           py::arg("name"), py::arg("permits"))
       .def("locks", &locks_of)
+      .def(
+          "is_locked",
+          [](StoreHandle& s, const std::string& name) { return take(s.engine->is_locked(name)); },
+          py::arg("name"))
       .def("caches", [](StoreHandle& s) { return readable(take(s.engine->caches(false))); })
       .def("tables", [](StoreHandle& s) { return readable(take(s.engine->caches(true))); })
       .def(

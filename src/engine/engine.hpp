@@ -266,6 +266,8 @@ class StoreEngine {
                                                      const QueueOptions& options) = 0;
   virtual Result<std::unique_ptr<LockEngine>> lock(const std::string& name,
                                                    std::uint32_t permits) = 0;
+  // Does anybody hold the lock of that name?
+  virtual Result<bool> is_locked(std::string_view name) = 0;
   // All who hold a lock or wait for one.
   virtual Result<std::vector<EngineHolder>> locks() = 0;
   // Names of the caches, or of the tables, that were ever opened.

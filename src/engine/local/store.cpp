@@ -97,6 +97,17 @@ Result<std::unique_ptr<LockEngine>> LocalStore::lock(const std::string& name,
   return LocalLock::open(handle_, name, permits, me.value());
 }
 
+Result<bool> LocalStore::is_locked(std::string_view name) {
+  const Result<OwnerTag> me = handle_->enter();
+  if (!me) return me.status();
+  Locks& locks = handle_->core().locks();
+  std::uint64_t waiting = 0;
+  const Result<std::vector<LockHolder>> found =
+      locks.holders(locks.name(name, 1), &waiting, me.value());
+  if (!found) return found.status();
+  return !found.value().empty();
+}
+
 Result<std::vector<EngineHolder>> LocalStore::locks() {
   const Result<OwnerTag> me = handle_->enter();
   if (!me) return me.status();
