@@ -37,6 +37,7 @@ GROUPS = {
     },
     "queue": {"One process", "Producers × consumers at once"},
     "durable": {"Puts, everysec", "Puts, always"},
+    "locks": {"One process", "2 processes that want one lock", "4 processes that want one lock"},
     "celery": {
         "Publishing",
         "Working off a full queue",
@@ -112,7 +113,7 @@ def check_result(document: dict[str, Any], result: dict[str, Any]) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "packages"),
-    [("cache", ["django"]), ("queue", []), ("durable", []), ("celery", ["celery"])],
+    [("cache", ["django"]), ("queue", []), ("durable", []), ("locks", []), ("celery", ["celery"])],
 )
 def test_quick_run(name: str, packages: list[str], tmp_path: Path) -> None:
     need(*packages)
