@@ -20,8 +20,9 @@
 //
 // The state is what the object's _native_state() gives: the cache, what stands before a key
 // ("prefix:", and "1:" for the version), the default timeout, what stands for it, and in a tuple
-// the store for its locks, the table of flights, and what stands before a key there. It says None while there
-// is no state yet, and False when there never will be with these attributes: another key function,
+// the store for its locks, the table of flights, and what stands before a key there. It says None
+// while there is no state yet, and False when there never will be with these attributes: another
+// key function,
 // a subclass with a make_key() of its own, a bound on entries. The state, or the False, holds until
 // any attribute of the object is set (__setattr__ is watched; the key function is swapped that
 // way), or any attribute of its class or of a base changes (CPython then changes the class's
