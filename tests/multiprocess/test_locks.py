@@ -35,6 +35,7 @@ def locked_store(store: celeriac.Store) -> celeriac.Store:
     return store
 
 
+PF_EXITING = 4  # of the kernel's flags of a process
 ENTRY = struct.Struct("=QQ")  # token, of which one is inside
 
 
@@ -62,12 +63,13 @@ class Ledger:
 
     @staticmethod
     def alive(pid: int) -> bool:
-        """Whether it runs: a zombie doesn't."""
+        """Whether it may run: one that is exiting doesn't, though it isn't a zombie yet."""
         try:
             stat = Path(f"/proc/{pid}/stat").read_text()
         except OSError:
             return False
-        return stat.rpartition(")")[2].split()[0] not in "ZX"
+        fields = stat.rpartition(")")[2].split()
+        return fields[0] not in "ZX" and not int(fields[6]) & PF_EXITING
 
 
 def _work(url: str, path: Path, name: str, broken: Any) -> None:
@@ -177,38 +179,27 @@ def test_the_death_of_who_waits_first_lets_the_next_be_first(locked_store: celer
     assert not got.is_alive()
 
 
-def _turns(url: str, turns: Any, go: Any, stop: Any) -> None:
-    lock, mine = celeriac.connect(url).lock("a"), 0
-    go.wait()
-    while not stop.is_set():
-        with lock:
-            mine += 1
-    turns.put(mine)
+def _token(url: str, says: Any) -> None:
+    with celeriac.connect(url).lock("a") as lock:
+        says.send(lock.token)
 
 
-def test_all_have_their_turns(locked_store: celeriac.Store) -> None:
-    turns, go, stop = FORK.SimpleQueue(), FORK.Event(), FORK.Event()
-    arguments = (locked_store.url, turns, go, stop)
-    workers = [FORK.Process(target=_turns, args=arguments) for _ in range(3)]
+def test_first_come_first_served(locked_store: celeriac.Store) -> None:
     lock = locked_store.lock("a")
     lock.acquire()
-    for worker in workers:
-        worker.start()
-    go.set()
-    until(lambda: lock.waiting() == 3)
+    pipes, processes = [], []
+    for number in range(6):
+        ours, theirs = FORK.Pipe()
+        pipes.append(ours)
+        processes.append(FORK.Process(target=_token, args=(locked_store.url, theirs)))
+        processes[-1].start()
+        until(lambda number=number: lock.waiting() == number + 1)
     lock.release()
-    until(lambda: lock.acquire() or True)
-    for _ in range(300):
-        lock.release()
-        lock.acquire()
-    lock.release()
-    stop.set()
-    found = [turns.get() for _ in workers]
-    for worker in workers:
-        worker.join()
-    # Each time that we came again, each of the three had been served once.
-    assert min(found) >= 300
-    assert max(found) - min(found) <= 0.1 * max(found), found
+    tokens = [pipe.recv() for pipe in pipes if pipe.poll(LONG)]
+    for process in processes:
+        process.join()
+    assert len(set(tokens)) == 6
+    assert tokens == sorted(tokens), "in the order of coming"
 
 
 def _in_a_child(work: Callable[[], str]) -> str:
