@@ -71,7 +71,9 @@ TEST_F(LocksTest, OneHoldsAndTheOthersWaitInTheirOrder) {
     ASSERT_EQ(standing(line[i]), Standing::kHolds) << i;
     ASSERT_GT(token(line[i]), last);
     last = token(line[i]);
-    if (i + 1 < line.size()) ASSERT_EQ(standing(line[i + 1]), Standing::kWaits);
+    if (i + 1 < line.size()) {
+      ASSERT_EQ(standing(line[i + 1]), Standing::kWaits);
+    }
     ASSERT_TRUE(release(line[i]));
   }
   EXPECT_EQ(count("lock:a"), (std::pair<std::size_t, std::uint64_t>(0, 0)));
@@ -219,7 +221,7 @@ TEST_F(LocksTest, WhoLeavesTheStoreHoldsNothing) {
 
 TEST_F(LocksTest, WhoComesAloneFindsAllFree) {
   CELERIAC_TEST_FORKS();
-  core->close();
+  ASSERT_TRUE(core->close());
   core.reset();
   Child dies = Child::run([&] {
     const std::shared_ptr<LocalCore> c = test::open_core(options);
@@ -243,7 +245,7 @@ TEST_F(LocksTest, DamagedRingsAreMadeAnew) {
   auto* buckets = core->arena().fixed<layout::LockBucket>(layout::kLockBuckets);
   LockSeats seats(core->base());
   for (std::uint32_t wrong : {0U, 77U, 0xFFFFFFFFU, a.place.index + 1}) {
-    seats.at(b.place.index)->next.store(wrong);
+    seats.at(a.place.index)->next.store(wrong);
     seats.at(c.place.index)->previous.store(wrong);
     EXPECT_EQ(count("lock:a"), (std::pair<std::size_t, std::uint64_t>(1, 2))) << wrong;
   }
