@@ -115,7 +115,6 @@ class AsyncNamed(Generic[_Kind]):
         seconds = lock.seconds(timeout, blocking)
         if seconds < 0:
             lock.refuse_to_wait_for(who)
-        ends = lock.begun()
         core, lease = lock.core, lock.lease
         if seconds == 0:
             place, token = core.acquire(lease, 0.0)
@@ -125,7 +124,7 @@ class AsyncNamed(Generic[_Kind]):
                 token = await _granted(core, place, seconds)
         if not token:
             return False
-        lock.keep(who, place, token, ends)
+        lock.keep(who, place, token)
         return True
 
     async def release(self) -> None:

@@ -30,11 +30,12 @@ class Leader(Named):
         leader.campaign(start, stop)   # or in a thread of its own
     """
 
-    __slots__ = ("_campaign", "_waits")
+    __slots__ = ("_campaign", "_lock", "_waits")
     kind = "leader"
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
+        self._lock = threading.Lock()
         self._waits = 0  # the place of a campaign
         self._campaign: threading.Thread | None = None
 
@@ -102,16 +103,17 @@ class Leader(Named):
 
     def _run(self, on_elected: Callable[[int], object], place: int, token: int) -> None:
         try:
-            ends = self.begun()
             if not token and green.patched():
                 token = green.wait(lambda: self.core.wait(place, 0), None)
             elif not token:
                 token = self.core.wait(place, FOR_EVER)
         except LockLost:
             return  # resigned
-        finally:
+        with self._lock:
+            if self._waits != place:
+                return  # resigned, as it was granted
             self._waits = 0
-        self.keep(self, place, token, ends)
+            self.keep(self, place, token)
         try:
             on_elected(token)
         except Exception:
@@ -121,11 +123,12 @@ class Leader(Named):
 
     def give_back(self, who: object) -> None:
         """Resign, or end a campaign. Raises NotOwner, LockLost."""
-        place = self._waits
-        if place and self.mine(who) is None:
+        with self._lock:
+            place, self._waits = self._waits, 0
+        if place:
             self.core.leave(place)
-            return
-        super().give_back(who)
+        else:
+            super().give_back(who)
 
     def _not_owner(self) -> NotOwner:
         return NotOwner(f"the leader {self.name!r} is not this handle of this process")

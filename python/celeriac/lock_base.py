@@ -174,15 +174,19 @@ class Named:
             raise ValueError(f"timeout={timeout!r} with blocking=False, which doesn't wait")
         return checks.limited(timeout, "timeout", 0)
 
-    def begun(self) -> float:
-        """When a lease that is asked for now ends at the earliest."""
-        return time.monotonic() + self.lease if self.lease else NEVER
+    def left(self, token: int) -> float:
+        """Seconds that are left of the lease of that token, which began as it was granted."""
+        if not self.lease:
+            return NEVER
+        return next((h["ttl"] for h in self.core.holders()[0] if h["token"] == token), 0.0)
 
-    def keep(self, who: object, place: int, token: int, ends: float) -> None:
+    def keep(self, who: object, place: int, token: int) -> None:
         """Remember an acquisition."""
-        self._held[who] = (place, token, 1, forks, ends)
+        now = time.monotonic()
+        left = self.left(token)
+        self._held[who] = (place, token, 1, forks, now + left)
         if self.on_lost is not None:
-            leases.watch(token, self.lease, self._lost)
+            leases.watch(token, left, self._lost)
 
     def mine(self, who: object) -> Held | None:
         """What `who` holds, as far as is remembered."""
@@ -280,11 +284,10 @@ class Named:
             seconds = self.seconds(timeout, blocking)
         if seconds < 0 and not self.lease and self._held:
             self.refuse_to_wait_for(who)
-        ends = self.begun()
         place, token = self.take_within(seconds)
         if not place:
             return False
-        self.keep(who, place, token, ends)
+        self.keep(who, place, token)
         return True
 
     def refuse_to_wait_for(self, who: object) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import Any, Final
 from weakref import WeakValueDictionary
 
@@ -82,10 +83,10 @@ class Lock(Named):
             return
         super().give_back(who)
 
-    def keep(self, who: object, place: int, token: int, ends: float) -> None:
+    def keep(self, who: object, place: int, token: int) -> None:
         """Remember an acquisition. What `who` had before was lost, or it would not be here."""
         before = self._held.get(who)
-        super().keep(who, place, token, ends)
+        super().keep(who, place, token)
         if before is not None and self.on_lost is not None:
             leases.forget(before[1])
 
@@ -119,14 +120,16 @@ class Semaphore(Named):
         """The handle: permits are no thread's."""
         return self
 
-    def keep(self, who: object, place: int, token: int, ends: float) -> None:
+    def keep(self, who: object, place: int, token: int) -> None:
         """Remember a permit."""
-        held = Held(place, token, 1, lock_base.forks, ends)
+        now = time.monotonic()
+        left = self.left(token)
+        held = Held(place, token, 1, lock_base.forks, now + left)
         with self._lock:
             self._permits.append(held)
             self._held[token] = held
         if self.on_lost is not None:
-            leases.watch(token, self.lease, self._lost)
+            leases.watch(token, left, self._lost)
 
     def mine(self, who: object) -> Held | None:
         """The permit that was acquired last."""

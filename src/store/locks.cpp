@@ -336,8 +336,16 @@ void Locks::leave(LockPlace place, OwnerTag me) {
   std::uint64_t token = 0;
   std::uint32_t signal = 0;
   if (look(place, me, &token, &signal) == Standing::kGone) return;
-  Section s(*this, bucket_of(seat->first.load(kRelaxed)), me, kNever);
-  if (look(place, me, &token, &signal) == Standing::kGone) return;
+  layout::LockBucket& bucket = bucket_of(seat->first.load(kRelaxed));
+  Section s(*this, bucket, me);
+  while (!s.held() && look(place, me, &token, &signal) != Standing::kGone) {
+    // Somebody who is stopped has the bucket. Nobody waits for us here: who has it next takes us
+    // out, and those who wait try until they have it.
+    const TaggedWord w = load(seat->word);
+    if (!change(seat->word, w, TaggedWord::make(kSeatLeft, me, place.generation))) continue;
+    wake_bucket(bucket);
+  }
+  if (!s.held() || look(place, me, &token, &signal) == Standing::kGone) return;
   drop(s, place.index);
   s.wake(*seat);
 }

@@ -42,7 +42,7 @@ LACKING: dict[type, dict[str, str]] = {
 for kind in (celeriac.Lock, celeriac.Semaphore, celeriac.Leader):
     LACKING[kind] = dict.fromkeys(
         (
-            *("again", "begun", "core", "give_back", "keep", "kind", "lease", "mine", "owner_now"),
+            *("again", "core", "give_back", "keep", "kind", "lease", "left", "mine", "owner_now"),
             *("prolong", "refuse_to_wait_for", "seconds", "take_within", "too_late"),
             *(["check_campaign"] if kind is celeriac.Leader else []),
         ),

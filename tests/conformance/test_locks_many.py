@@ -219,3 +219,17 @@ def test_a_leader_that_does_not_renew_is_told(store: celeriac.Store) -> None:
         time.sleep(0.01)
     assert renewed.is_leader
     assert renewed not in lost
+
+
+def test_a_lease_begins_as_it_is_granted(store: celeriac.Store) -> None:
+    other = store.leader("l")
+    other.acquire()
+    leader = store.leader("l", ttl=0.5)
+    thread = threading.Thread(target=leader.acquire)
+    thread.start()
+    until(other.waiting)
+    time.sleep(0.6)  # longer than the lease
+    other.release()
+    thread.join(LONG)
+    assert leader.is_leader
+    until(lambda: not leader.is_leader)

@@ -88,10 +88,9 @@ class Lock:
         self._check_wait(blocking_timeout)
         seconds = FOR_EVER if blocking_timeout is None else float(blocking_timeout)
         self._lock.lease = float(self.timeout or 0)
-        ends = self._lock.begun()
         place, token = self._lock.take_within(seconds if blocking else 0.0)
         if place:
-            self._lock.keep(self._owner(), place, token, ends)
+            self._lock.keep(self._owner(), place, token)
         return place != 0
 
     def _owner(self) -> object:
