@@ -30,8 +30,12 @@ from celeriac.errors import (
     ValueTooLarge,
     VersionMismatch,
 )
+from celeriac.leaders import Leader
 from celeriac.limits import Decision, Limiter
+from celeriac.lock_base import Holder, LockInfo
+from celeriac.locks import Lock, Semaphore
 from celeriac.message import Consumer, Counts, Ended, Message, Peeked
+from celeriac.once import lock_once
 from celeriac.prefix_stats import PrefixStats
 from celeriac.queue import Queue, Waiter
 from celeriac.store import Store, connect, get_default, restore, set_default
@@ -61,7 +65,11 @@ __all__ = [
     "DeadlockError",
     "Decision",
     "Ended",
+    "Holder",
+    "Leader",
     "Limiter",
+    "Lock",
+    "LockInfo",
     "LockLost",
     "LockTimeout",
     "Message",
@@ -72,6 +80,7 @@ __all__ = [
     "Queue",
     "QueueFull",
     "RateLimited",
+    "Semaphore",
     "SerializationError",
     "ServerError",
     "ServerUnavailable",
@@ -87,6 +96,7 @@ __all__ = [
     "connect",
     "evict",
     "get_default",
+    "lock_once",
     "restore",
     "set_default",
 ]

@@ -28,6 +28,7 @@ from typing import Any, TypeVar
 from celeriac import aio_fill, checks
 from celeriac import store as sync
 from celeriac.aio_limits import AsyncConcurrency, AsyncLimiter
+from celeriac.aio_locks import AsyncLeader, AsyncLock, AsyncSemaphore
 from celeriac.aio_twins import Handle, done, maker, twin, writing
 from celeriac.cache import TTL, USE_DEFAULT, Cache, Key
 from celeriac.errors import CeleriacError, QueueFull
@@ -425,11 +426,15 @@ class AsyncStore(Handle):
     queue = maker(sync.Store.queue, AsyncQueue)
     limiter = maker(sync.Store.limiter, AsyncLimiter)
     concurrency = maker(sync.Store.concurrency, AsyncConcurrency)
+    lock = maker(sync.Store.lock, AsyncLock)
+    semaphore = maker(sync.Store.semaphore, AsyncSemaphore)
+    leader = maker(sync.Store.leader, AsyncLeader)
 
     caches = twin(sync.Store.caches)
     tables = twin(sync.Store.tables)
     has_queue = twin(sync.Store.has_queue)
     queues = twin(sync.Store.queues)
+    locks = twin(sync.Store.locks)
     stats = twin(sync.Store.stats)
     owners = twin(sync.Store.owners)
     recover = twin(sync.Store.recover)

@@ -23,6 +23,7 @@ from celeriac.limits import Limiter, make_limiter
 from celeriac.prefix_stats import PrefixStats, counted, lead_size
 from celeriac.queue import Queue, Waiter
 from celeriac.queue_options import Keep, check_count, check_options
+from celeriac.store_locks import StoreLocks
 from celeriac.table import Table
 from celeriac.url import DEFAULT_MEMORY, DURABILITIES, StoreURL, parse_size, parse_url
 
@@ -47,8 +48,8 @@ def _check_mode(path: str, mode: int) -> None:
             )
 
 
-class Store:
-    """One store: caches, tables and queues that every process of the host shares.
+class Store(StoreLocks):
+    """One store: caches, tables, queues and locks that every process of the host shares.
 
     Made by :func:`connect`. Thread-safe and fork-safe: a forked child uses the same handle and is
     another owner. Pickles as its URL. As a context manager it closes at the end.

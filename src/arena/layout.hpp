@@ -26,6 +26,8 @@
 //   kJournal      JournalControl             where the journal of a file:// store ends
 //   kLimits       LimitDirectory             rate limits: 64 shards, each with tables of keys
 //   kConcurrency  ConcurrencyDirectory       offsets of ConcurrencyRecord blocks
+//   kLocks        LockDirectory              offsets of chunks of 64 LockSeats
+//   kLockBuckets  LockBucket[512]            locks by name: who is at one, in which order
 //   base_size()   blocks, back to back, to Header.size
 //
 // Truth and hints (design D4, D6): block words, slot words, index words, records are truth.
@@ -39,27 +41,10 @@
 #include <type_traits>
 
 #include "arena/layout_counts.hpp"
+#include "arena/layout_locks.hpp"
+#include "arena/layout_words.hpp"
 
 namespace celeriac::layout {
-
-using Word = std::atomic<std::uint64_t>;
-using HalfWord = std::atomic<std::uint32_t>;
-static_assert(Word::is_always_lock_free && HalfWord::is_always_lock_free);
-static_assert(sizeof(Word) == 8 && sizeof(HalfWord) == 4);
-
-// sync/owner_mutex: who holds it, and the blocks that the holder is linking or unlinking, so that
-// whoever takes the mutex from a dead holder can settle them.
-struct MutexWord {
-  HalfWord word;
-  HalfWord reserved;
-  Word pending[2];
-};
-static_assert(sizeof(MutexWord) == 24);
-
-// sync/seqlock
-struct SequenceWord {
-  Word word;
-};
 
 // Written once, before the file has a name, and covered by `checksum`.
 struct HeaderFixed {
@@ -476,7 +461,10 @@ constexpr std::uint64_t kHeap = align_up(kTimers + sizeof(Timers), 4096);
 constexpr std::uint64_t kJournal = align_up(kHeap + sizeof(HeapControl), 64);
 constexpr std::uint64_t kLimits = align_up(kJournal + sizeof(JournalControl), 64);
 constexpr std::uint64_t kConcurrency = align_up(kLimits + sizeof(LimitDirectory), 64);
-constexpr std::uint64_t kBlocks = align_up(kConcurrency + sizeof(ConcurrencyDirectory), 4096);
+constexpr std::uint64_t kLocks = align_up(kConcurrency + sizeof(ConcurrencyDirectory), 4096);
+constexpr std::uint64_t kLockBuckets = align_up(kLocks + sizeof(LockDirectory), 4096);
+constexpr std::uint64_t kBlocks =
+    align_up(kLockBuckets + sizeof(LockBucket) * kLockBucketCount, 4096);
 
 static_assert(sizeof(Header) <= kOwners);
 

@@ -131,6 +131,17 @@ void register_store(py::module_& m) {
             return ConcurrencyHandle{take(s.engine->concurrency(name, limit))};
           },
           py::arg("name"), py::arg("limit"))
+      .def(
+          "lock",
+          [](StoreHandle& s, const std::string& name, std::uint32_t permits) {
+            return LockHandle{take(s.engine->lock(name, permits))};
+          },
+          py::arg("name"), py::arg("permits"))
+      .def("locks", &locks_of)
+      .def(
+          "is_locked",
+          [](StoreHandle& s, const std::string& name) { return take(s.engine->is_locked(name)); },
+          py::arg("name"))
       .def("caches", [](StoreHandle& s) { return readable(take(s.engine->caches(false))); })
       .def("tables", [](StoreHandle& s) { return readable(take(s.engine->caches(true))); })
       .def(

@@ -11,6 +11,7 @@ void register_cache(pybind11::module_& m);
 void register_django(pybind11::module_& m);
 void register_limits(pybind11::module_& m);
 void register_queue(pybind11::module_& m);
+void register_lock(pybind11::module_& m);
 void register_journal(pybind11::module_& m);
 void register_store(pybind11::module_& m);
 void register_tally(pybind11::module_& m);

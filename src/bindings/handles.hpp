@@ -56,8 +56,15 @@ struct ConcurrencyHandle {
   std::unique_ptr<ConcurrencyEngine> engine;
 };
 
+struct LockHandle {
+  std::unique_ptr<LockEngine> engine;
+};
+
 struct StoreHandle {
   std::shared_ptr<StoreEngine> engine;
 };
+
+// All who hold a lock of the store or wait for one (bind_lock.cpp).
+pybind11::list locks_of(StoreHandle& store);
 
 }  // namespace celeriac::bindings

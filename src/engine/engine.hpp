@@ -242,6 +242,48 @@ class ConcurrencyEngine {
   virtual Result<std::uint32_t> limit() = 0;
 };
 
+// An acquisition of a lock, or the wish for one.
+struct LockTaken {
+  std::uint64_t place = 0;  // 0 = none
+  std::uint64_t token = 0;  // of fencing: rises with every acquisition in the store; 0 = it waits
+};
+
+// Somebody who holds a lock or waits for it, for people.
+struct EngineHolder {
+  std::string name;  // its first 168 bytes
+  std::uint32_t pid = 0;
+  std::string command;
+  std::uint64_t token = 0;
+  std::uint64_t since = 0;
+  std::uint64_t until = kNever;  // when its lease ends
+  std::uint32_t permits = 1;
+  bool holds = false;
+};
+
+// A lock by name, that as many hold as it has permits, first come first served. Each acquisition is
+// an owner of its own, and ends with this process at the latest. `lease_ns`: after so long it ends
+// by itself; 0 = never.
+class LockEngine {
+ public:
+  virtual ~LockEngine() = default;
+  // Waits until the deadline (0 = not at all); no place when it wasn't to be had. kConfiguration
+  // when others use it with another number of permits; kNotEnoughMemory; kInterrupted.
+  virtual Result<LockTaken> acquire(std::uint64_t lease_ns, std::uint64_t deadline_ns) = 0;
+  // Takes a place in the line; holds at once when nobody is before it. To be followed by release()
+  // or leave(). Errors as acquire().
+  virtual Result<LockTaken> enter(std::uint64_t lease_ns) = 0;
+  // The token when the place holds, at the latest at the deadline (0 = now); else 0. kLockLost when
+  // the place was given up meanwhile; kInterrupted.
+  virtual Result<std::uint64_t> wait(std::uint64_t place, std::uint64_t deadline_ns) = 0;
+  // Gives the place up, whether it holds or not, and ends the wait() of another thread.
+  virtual Status leave(std::uint64_t place) = 0;
+  // kNotOwner: held by another process. kLockLost: not held any more.
+  virtual Status release(std::uint64_t place) = 0;
+  virtual Status renew(std::uint64_t place, std::uint64_t lease_ns) = 0;
+  // Who holds, in the order in which they came, and how many wait.
+  virtual Result<std::pair<std::vector<EngineHolder>, std::uint64_t>> holders() = 0;
+};
+
 struct EngineOwner {
   std::uint32_t slot = 0;
   std::uint32_t epoch = 0;
@@ -265,6 +307,12 @@ class StoreEngine {
   // `limit` becomes the name's, for everybody.
   virtual Result<std::unique_ptr<ConcurrencyEngine>> concurrency(const std::string& name,
                                                                  std::uint32_t limit) = 0;
+  virtual Result<std::unique_ptr<LockEngine>> lock(const std::string& name,
+                                                   std::uint32_t permits) = 0;
+  // Does anybody hold the lock of that name?
+  virtual Result<bool> is_locked(std::string_view name) = 0;
+  // All who hold a lock or wait for one.
+  virtual Result<std::vector<EngineHolder>> locks() = 0;
   // Names of the caches, or of the tables, that were ever opened.
   virtual Result<std::vector<std::string>> caches(bool tables) = 0;
   virtual Result<bool> has_queue(const std::string& name) = 0;

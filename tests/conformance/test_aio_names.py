@@ -20,8 +20,11 @@ from celeriac import aio
 TWINS: dict[type, type] = {
     celeriac.Cache: aio.AsyncCache,
     celeriac.Table: aio.AsyncTable,
+    celeriac.Leader: aio.AsyncLeader,
+    celeriac.Lock: aio.AsyncLock,
     celeriac.Message: aio.AsyncMessage,
     celeriac.Queue: aio.AsyncQueue,
+    celeriac.Semaphore: aio.AsyncSemaphore,
     celeriac.Store: aio.AsyncStore,
     celeriac.Limiter: aio.AsyncLimiter,
     celeriac.Concurrency: aio.AsyncConcurrency,
@@ -38,6 +41,15 @@ LACKING: dict[type, dict[str, str]] = {
     },
     celeriac.Store: {"waiter": "a task for each queue, each with get()"},
 }
+for kind in (celeriac.Lock, celeriac.Semaphore, celeriac.Leader):
+    LACKING[kind] = dict.fromkeys(
+        (
+            *("again", "core", "give_back", "keep", "kind", "lease", "left", "mine", "owner_now"),
+            *("prolong", "refuse_to_wait_for", "seconds", "take_within", "too_late"),
+            *(["check_campaign"] if kind is celeriac.Leader else []),
+        ),
+        INTERNAL,
+    )
 LACKING[celeriac.Table] = LACKING[celeriac.Cache]
 WITHOUT_TWIN = {
     "Waiter": "for event loops that are not asyncio's",
@@ -47,6 +59,8 @@ WITHOUT_TWIN = {
     "Decision": "a value",
     "Slot": "giving it back waits for nothing",
     "Ended": "a value",
+    "Holder": "a value",
+    "LockInfo": "a value",
     "Peeked": "a value",
     "PrefixStats": "a value",
 }

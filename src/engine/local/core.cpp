@@ -17,6 +17,7 @@ LocalCore::LocalCore(std::unique_ptr<Arena> arena, std::unique_ptr<Owners> owner
       queues_(base_),
       limits_(base_),
       concurrency_(base_),
+      locks_(base_),
       watcher_(arena_->path() + "/owners.lock", [this] { return recovery_.run(); }) {
   owners_->set_recover([this] { recovery_.run(); });
   owners_->set_rebuild([this] {
@@ -27,11 +28,13 @@ LocalCore::LocalCore(std::unique_ptr<Arena> arena, std::unique_ptr<Owners> owner
       concurrency_.forget(live);
     }
     queues_.rebuild(live);
+    locks_.rebuild(live);
   });
   recovery_.add([this](const DeadOwners& dead) {
     if (dead.interrupted()) heap_.mark_dirty();
     queues_.repair(dead);
     concurrency_.repair(dead);
+    locks_.repair(dead);
     const OwnerTag me = owners_->current();
     if (me.valid() && dead.interrupted()) cache_.eviction().repair(dead, me);
   });
@@ -94,6 +97,7 @@ void LocalCore::wake_own_sleepers() {
     if (q != nullptr) queues_.parking().wake_blocked(*q, me);
   }
   queues_.wake_putters();
+  locks_.wake(me);
   cache_.wake_all_waiters();
   concurrency_.wake_all();
   ring_others(nullptr);
@@ -107,6 +111,7 @@ void LocalCore::mark_destroyed() {
     queues_.parking().wake_all(*q);
   }
   queues_.wake_putters();
+  locks_.wake_all();
   cache_.wake_all_waiters();
   concurrency_.wake_all();
 }

@@ -20,6 +20,7 @@
 #include "store/cache.hpp"
 #include "store/concurrency.hpp"
 #include "store/limits.hpp"
+#include "store/locks.hpp"
 
 namespace celeriac {
 
@@ -66,6 +67,7 @@ class LocalCore final : public ForkListener {
   Queues& queues() { return queues_; }
   Limits& limits() { return limits_; }
   Concurrency& concurrency() { return concurrency_; }
+  Locks& locks() { return locks_; }
   Recovery& recovery() { return recovery_; }
   Arena& arena() { return *arena_; }
 
@@ -110,6 +112,7 @@ class LocalCore final : public ForkListener {
   Queues queues_;
   Limits limits_;
   Concurrency concurrency_;
+  Locks locks_;
   std::unique_ptr<Durable> durable_;
   DeathWatcher watcher_;
   std::atomic<bool> closed_{false};

@@ -5,6 +5,7 @@
 
 #include "engine/local/cache.hpp"
 #include "engine/local/limits.hpp"
+#include "engine/local/lock.hpp"
 #include "engine/local/queue.hpp"
 #include "engine/local/waiter.hpp"
 
@@ -108,6 +109,30 @@ Result<std::unique_ptr<ConcurrencyEngine>> LocalStore::concurrency(const std::st
   if (!ref) return ref.status();
   return std::unique_ptr<ConcurrencyEngine>(
       std::make_unique<LocalConcurrency>(handle_, name, limit, ref.value()));
+}
+
+Result<std::unique_ptr<LockEngine>> LocalStore::lock(const std::string& name,
+                                                     std::uint32_t permits) {
+  const Result<OwnerTag> me = handle_->enter();
+  if (!me) return me.status();
+  return LocalLock::open(handle_, name, permits, me.value());
+}
+
+Result<bool> LocalStore::is_locked(std::string_view name) {
+  const Result<OwnerTag> me = handle_->enter();
+  if (!me) return me.status();
+  Locks& locks = handle_->core().locks();
+  std::uint64_t waiting = 0;
+  const Result<std::vector<LockHolder>> found =
+      locks.holders(locks.name(name, 1), &waiting, me.value());
+  if (!found) return found.status();
+  return !found.value().empty();
+}
+
+Result<std::vector<EngineHolder>> LocalStore::locks() {
+  const Result<OwnerTag> me = handle_->enter();
+  if (!me) return me.status();
+  return LocalLock::shown(handle_->core(), handle_->core().locks().list());
 }
 
 Result<std::vector<std::string>> LocalStore::caches(bool tables) {

@@ -59,6 +59,7 @@ def judge(store: celeriac.Store, allowed: Allowed) -> None:
     """What is in the store is what may be there, once; and it works."""
     store.recover()
     assert [o["pid"] for o in store.owners()] == [os.getpid()]
+    judge_locks(store)
     found = drain(store)
     assert len(set(found)) == len(found), f"doubled: {Counter(found).most_common(3)}"
     for name in found:
@@ -94,6 +95,13 @@ def judge(store: celeriac.Store, allowed: Allowed) -> None:
         message.ack()
     queue.delete()
     assert store.stats()["corrupt"] == 0
+
+
+def judge_locks(store: celeriac.Store) -> None:
+    """The dead hold nothing and wait for nothing; each lock is to be had, with a higher token."""
+    assert store.locks() == []
+    with store.lock("a", timeout=20) as lock, store.semaphore("s", 2, timeout=20) as semaphore:
+        assert (semaphore.token or 0) > (lock.token or 0)
 
 
 def judge_statistics(store: celeriac.Store, space: str, keys: list[str]) -> None:
