@@ -46,6 +46,7 @@ PACKAGES = (
     "hiredis",
     "django-redis",
     "diskcache",
+    "limits",
     "pylibmc",
 )
 

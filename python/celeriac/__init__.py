@@ -10,6 +10,7 @@ import pickle  # noqa: F401
 from typing import TYPE_CHECKING, Any
 
 from celeriac.cache import Cache, CacheStats
+from celeriac.concurrency import Concurrency, Slot
 from celeriac.decorators import cached, evict
 from celeriac.errors import (
     CeleriacError,
@@ -20,6 +21,7 @@ from celeriac.errors import (
     NotEnoughMemory,
     NotOwner,
     QueueFull,
+    RateLimited,
     SerializationError,
     ServerError,
     ServerUnavailable,
@@ -28,7 +30,12 @@ from celeriac.errors import (
     ValueTooLarge,
     VersionMismatch,
 )
+from celeriac.leaders import Leader
+from celeriac.limits import Decision, Limiter
+from celeriac.lock_base import Holder, LockInfo
+from celeriac.locks import Lock, Semaphore
 from celeriac.message import Consumer, Counts, Ended, Message, Peeked
+from celeriac.once import lock_once
 from celeriac.prefix_stats import PrefixStats
 from celeriac.queue import Queue, Waiter
 from celeriac.store import Store, connect, get_default, restore, set_default
@@ -51,11 +58,18 @@ __all__ = [
     "Cache",
     "CacheStats",
     "CeleriacError",
+    "Concurrency",
     "ConfigurationError",
     "Consumer",
     "Counts",
     "DeadlockError",
+    "Decision",
     "Ended",
+    "Holder",
+    "Leader",
+    "Limiter",
+    "Lock",
+    "LockInfo",
     "LockLost",
     "LockTimeout",
     "Message",
@@ -65,9 +79,12 @@ __all__ = [
     "PrefixStats",
     "Queue",
     "QueueFull",
+    "RateLimited",
+    "Semaphore",
     "SerializationError",
     "ServerError",
     "ServerUnavailable",
+    "Slot",
     "Store",
     "StoreCorrupt",
     "StoreNotFound",
@@ -79,6 +96,7 @@ __all__ = [
     "connect",
     "evict",
     "get_default",
+    "lock_once",
     "restore",
     "set_default",
 ]

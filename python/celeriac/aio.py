@@ -27,7 +27,9 @@ from typing import Any, TypeVar
 
 from celeriac import aio_fill, checks
 from celeriac import store as sync
-from celeriac.aio_twins import done, maker, twin, writing
+from celeriac.aio_limits import AsyncConcurrency, AsyncLimiter
+from celeriac.aio_locks import AsyncLeader, AsyncLock, AsyncSemaphore
+from celeriac.aio_twins import Handle, done, maker, twin, writing
 from celeriac.cache import TTL, USE_DEFAULT, Cache, Key
 from celeriac.errors import CeleriacError, QueueFull
 from celeriac.message import Message
@@ -35,19 +37,10 @@ from celeriac.prefix_stats import PrefixStats
 from celeriac.queue import Queue, Waiter
 from celeriac.table import Table
 
-_Self = TypeVar("_Self", bound="_Handle")
 _Result = TypeVar("_Result")
 
 
-class _Handle:
-    """A handle may be awaited, which gives the handle: making one doesn't block on this host."""
-
-    def __await__(self: _Self) -> Generator[Any, None, _Self]:
-        yield from asyncio.sleep(0).__await__()
-        return self
-
-
-class AsyncCache(_Handle):
+class AsyncCache(Handle):
     """:class:`celeriac.Cache` for asyncio; see there for what the calls do.
 
     ``in`` and ``len`` are what they are there. Tasks and threads may share it.
@@ -280,7 +273,7 @@ async def _with_room(
         pause = min(2 * pause, 0.02)
 
 
-class AsyncQueue(_Handle):
+class AsyncQueue(Handle):
     """:class:`celeriac.Queue` for asyncio; see there for what the calls do."""
 
     def __init__(self, queue: Queue) -> None:
@@ -389,7 +382,7 @@ class AsyncQueue(_Handle):
         return [AsyncMessage(message, self) for message in found]
 
 
-class AsyncStore(_Handle):
+class AsyncStore(Handle):
     """:class:`celeriac.Store` for asyncio; made by :func:`connect`."""
 
     def __init__(self, store: sync.Store) -> None:
@@ -431,11 +424,17 @@ class AsyncStore(_Handle):
     cache = maker(sync.Store.cache, AsyncCache)
     table = maker(sync.Store.table, AsyncTable)
     queue = maker(sync.Store.queue, AsyncQueue)
+    limiter = maker(sync.Store.limiter, AsyncLimiter)
+    concurrency = maker(sync.Store.concurrency, AsyncConcurrency)
+    lock = maker(sync.Store.lock, AsyncLock)
+    semaphore = maker(sync.Store.semaphore, AsyncSemaphore)
+    leader = maker(sync.Store.leader, AsyncLeader)
 
     caches = twin(sync.Store.caches)
     tables = twin(sync.Store.tables)
     has_queue = twin(sync.Store.has_queue)
     queues = twin(sync.Store.queues)
+    locks = twin(sync.Store.locks)
     stats = twin(sync.Store.stats)
     owners = twin(sync.Store.owners)
     recover = twin(sync.Store.recover)

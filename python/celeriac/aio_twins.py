@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Generator
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 _Twin = TypeVar("_Twin")
+_Self = TypeVar("_Self", bound="Handle")
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
+
+
+class Handle:
+    """A handle may be awaited, which gives the handle: making one doesn't block on this host."""
+
+    def __await__(self: _Self) -> Generator[Any, None, _Self]:
+        yield from asyncio.sleep(0).__await__()
+        return self
 
 
 def twin(

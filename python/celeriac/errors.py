@@ -13,6 +13,7 @@
     |-- QueueFull                               max_length reached, or no memory for a message
     |-- DeadlockError (also RuntimeError)       a computation that would wait for itself
     |-- LockTimeout
+    |   `-- RateLimited                         a limiter that refuses for longer than one waits
     |-- LockLost
     |-- NotOwner                                a late acknowledgement or release
     |-- ServerUnavailable (also ConnectionError)
@@ -22,6 +23,8 @@ Each message says what, where, and what to do. When one is raised, nothing is ha
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 from celeriac._core import (
     CeleriacError,
@@ -45,6 +48,12 @@ class DeadlockError(CeleriacError, RuntimeError):
     """A function that computes a cached value asked the cache for the same key."""
 
 
+class RateLimited(LockTimeout):
+    """A limiter refused, and the timeout of the call was over. Its Decision is ``decision``."""
+
+    decision: Any
+
+
 __all__ = [
     "CeleriacError",
     "ConfigurationError",
@@ -54,6 +63,7 @@ __all__ = [
     "NotEnoughMemory",
     "NotOwner",
     "QueueFull",
+    "RateLimited",
     "SerializationError",
     "ServerError",
     "ServerUnavailable",

@@ -8,6 +8,7 @@ import functools
 import os
 import threading
 import weakref
+from collections.abc import Iterable
 from contextlib import suppress
 from types import TracebackType
 from typing import Any
@@ -15,11 +16,14 @@ from typing import Any
 from celeriac import _core, checks, tags
 from celeriac.cache import DEFAULT_TTL, Cache
 from celeriac.cache_entries import CacheEntries, Shared
+from celeriac.concurrency import Concurrency
 from celeriac.entries import DEFAULT_THRESHOLD, Format
 from celeriac.errors import ConfigurationError, StoreNotFound
+from celeriac.limits import Limiter, make_limiter
 from celeriac.prefix_stats import PrefixStats, counted, lead_size
 from celeriac.queue import Queue, Waiter
 from celeriac.queue_options import Keep, check_count, check_options
+from celeriac.store_locks import StoreLocks
 from celeriac.table import Table
 from celeriac.url import DEFAULT_MEMORY, DURABILITIES, StoreURL, parse_size, parse_url
 
@@ -44,8 +48,8 @@ def _check_mode(path: str, mode: int) -> None:
             )
 
 
-class Store:
-    """One store: caches, tables and queues that every process of the host shares.
+class Store(StoreLocks):
+    """One store: caches, tables, queues and locks that every process of the host shares.
 
     Made by :func:`connect`. Thread-safe and fork-safe: a forked child uses the same handle and is
     another owner. Pickles as its URL. As a context manager it closes at the end.
@@ -244,6 +248,58 @@ class Store:
         again = functools.partial(self.queue, name, create=create, **asked)
         on_disk = self._url.is_file and self._url.options.durability == "always"
         return Queue(self._core, core, name, again, on_disk)
+
+    def limiter(
+        self,
+        rates: str | Iterable[str],
+        *,
+        burst: int | Iterable[int | None] | None = None,
+        algorithm: str = "gcra",
+        name: str | None = None,
+        on_error: str = "allow",
+        shadow: bool = False,
+    ) -> Limiter:
+        """A rate limiter, over all processes of the store.
+
+        :param rates: ``"100/s"``, ``"5/10s"``, ``"60/min"``, ``"1000/hour"``, ``"10000/day"`` …; a
+            list of up to 8 is one all-or-nothing decision.
+        :param burst: the most that can be taken at once, by default the rate's own count. Of a list
+            of rates a list, with None for a rate's own count. Windows have none.
+        :param algorithm: ``gcra``, ``token_bucket``, ``sliding_window`` or ``fixed_window``.
+        :param name: limiters of one name share the state of their keys, by algorithm and period;
+            count and burst may change meanwhile. By default the rates themselves.
+        :param on_error: ``allow`` or ``deny``, for when the store can't answer: it has no memory
+            for a new key, was destroyed, is damaged.
+        :param shadow: decide and count, but allow everything: to see what a limit would do.
+
+        Raises ConfigurationError for what is no rate, TypeError. See :class:`Limiter`.
+        """
+        return make_limiter(
+            self._core,
+            self.limiter,
+            rates,
+            burst=burst,
+            algorithm=algorithm,
+            name=name,
+            on_error=on_error,
+            shadow=shadow,
+        )
+
+    def concurrency(self, name: str, limit: int) -> Concurrency:
+        """At most ``limit`` at once of that name, in the whole store; slots of the dead come back.
+
+        :param limit: 1 to 65,536. It is the name's, for everybody who uses it: whoever names one
+            last has set it, as long as somebody uses it. Who is in when it is lowered stays.
+
+        Raises ConfigurationError, TypeError; NotEnoughMemory when somebody holds a slot of 1,024
+        other names.
+        """
+        _check_name(name, "a concurrency limit")
+        checks.whole(limit, "limit")
+        if not 1 <= limit <= 65536:
+            raise ConfigurationError(f"limit={limit}: 1 to 65536 at once")
+        core = self._core.concurrency(name, limit)
+        return Concurrency(core, name, functools.partial(self.concurrency, name, limit))
 
     def caches(self) -> list[str]:
         """Names of all caches that were ever used, in no order."""

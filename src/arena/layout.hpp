@@ -24,6 +24,10 @@
 //   kTimers       Timers                     offset of the heap of delayed messages
 //   kHeap         HeapControl                free lists: hints, rebuilt from the blocks
 //   kJournal      JournalControl             where the journal of a file:// store ends
+//   kLimits       LimitDirectory             rate limits: 64 shards, each with tables of keys
+//   kConcurrency  ConcurrencyDirectory       offsets of ConcurrencyRecord blocks
+//   kLocks        LockDirectory              offsets of chunks of 64 LockSeats
+//   kLockBuckets  LockBucket[512]            locks by name: who is at one, in which order
 //   base_size()   blocks, back to back, to Header.size
 //
 // Truth and hints (design D4, D6): block words, slot words, index words, records are truth.
@@ -36,51 +40,11 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "arena/layout_counts.hpp"
+#include "arena/layout_locks.hpp"
+#include "arena/layout_words.hpp"
+
 namespace celeriac::layout {
-
-constexpr std::uint64_t kMagic = 0x3143414952454C43ULL;  // "CLERIAC1"
-constexpr std::uint32_t kMajor = 4;
-constexpr std::uint32_t kMinor = 1;
-
-constexpr std::uint32_t kMaxOwners = 1024;
-constexpr std::uint32_t kMaxNamespaces = 128;
-constexpr std::uint32_t kShardCount = 64;
-constexpr std::uint32_t kStripes = 8;
-constexpr std::uint32_t kOtherStripes = 2;
-constexpr std::uint32_t kPrefixes = 80;
-constexpr std::uint32_t kSignalCount = 64;
-constexpr std::uint32_t kLogCount = kMaxNamespaces + 1;
-constexpr std::uint32_t kLifeClasses = 8;
-constexpr std::uint32_t kSegmentsPerChunk = 256;
-constexpr std::uint32_t kMaxSegmentChunks = 2048;
-constexpr std::uint32_t kSpareSegments = 4;
-constexpr std::uint32_t kMaxQueues = 1024;
-constexpr std::uint32_t kSlotsPerChunk = 1024;
-constexpr std::uint32_t kMaxSlotChunks = 1024;
-constexpr std::uint32_t kPriorities = 256;
-constexpr std::uint32_t kNameBytes = 256;
-constexpr std::uint32_t kLaneCapacity = 1022;
-constexpr std::uint32_t kFrontLaneCapacity = 126;
-constexpr std::uint32_t kOwnerWords = kMaxOwners / 64;
-
-using Word = std::atomic<std::uint64_t>;
-using HalfWord = std::atomic<std::uint32_t>;
-static_assert(Word::is_always_lock_free && HalfWord::is_always_lock_free);
-static_assert(sizeof(Word) == 8 && sizeof(HalfWord) == 4);
-
-// sync/owner_mutex: who holds it, and the blocks that the holder is linking or unlinking, so that
-// whoever takes the mutex from a dead holder can settle them.
-struct MutexWord {
-  HalfWord word;
-  HalfWord reserved;
-  Word pending[2];
-};
-static_assert(sizeof(MutexWord) == 24);
-
-// sync/seqlock
-struct SequenceWord {
-  Word word;
-};
 
 // Written once, before the file has a name, and covered by `checksum`.
 struct HeaderFixed {
@@ -324,7 +288,7 @@ struct RetainedList {
   Word count;
 };
 
-// Who waits for room: a futex, and whether anybody does (queue/room.hpp).
+// Who waits for room: a futex, and whether anybody does (sync/room.hpp).
 struct RoomWord {
   HalfWord signal;
   HalfWord waiting;
@@ -429,6 +393,45 @@ struct JournalControl {
 };
 static_assert(sizeof(JournalControl) == 224);
 
+// store/limits.hpp: what one key has used of one rate, and tables of such.
+struct LimitSlot {
+  Word tag;    // {hash:58 | kind:6}, 0 = never used
+  Word state;  // store/rates.hpp; 0 = nobody's
+};
+struct alignas(64) LimitBucket {
+  LimitSlot slots[4];
+};
+struct alignas(64) LimitShard {
+  HalfWord inserts;           // rises with each key that gets a slot
+  HalfWord height;            // how many levels there are
+  Word levels[kLimitLevels];  // blocks of LimitBucket[]
+  MutexWord mutex;
+  Word changing;  // so many of the following are being changed together
+  Word places[kMostRates], before[kMostRates];  // offsets of slots, and their states until then
+};
+struct LimitDirectory {
+  MutexWord mutex;
+  Word periods[kLimitPeriods];  // ns, of sliding windows
+  LimitShard shards[kLimitShards];
+};
+static_assert(sizeof(LimitBucket) == 64 && sizeof(LimitShard) == 384);
+
+// store/concurrency.hpp: who is in, by name.
+struct ConcurrencyRecord {
+  Word word;  // tagged word: kUsed or kVacant, generation
+  HalfWord name_length, limit;
+  RoomWord room;
+  MutexWord mutex;
+  Word chunks[kConcurrencyChunks];  // blocks of tagged words: 64, 64, 128, 256 ...
+  char name[kNameBytes];
+};
+struct ConcurrencyDirectory {
+  MutexWord mutex;
+  HalfWord high;  // records below it were used at least once
+  HalfWord hand;  // where the next search for one that nobody is in begins
+  Word offsets[kMaxConcurrencies];
+};
+
 // ---------------------------------------------------------------------- where everything is
 
 constexpr std::uint64_t align_up(std::uint64_t n, std::uint64_t to) {
@@ -456,7 +459,12 @@ constexpr std::uint64_t kSlots = align_up(kQueues + sizeof(QueueDirectory), 4096
 constexpr std::uint64_t kTimers = align_up(kSlots + sizeof(SlotDirectory), 4096);
 constexpr std::uint64_t kHeap = align_up(kTimers + sizeof(Timers), 4096);
 constexpr std::uint64_t kJournal = align_up(kHeap + sizeof(HeapControl), 64);
-constexpr std::uint64_t kBlocks = align_up(kJournal + sizeof(JournalControl), 4096);
+constexpr std::uint64_t kLimits = align_up(kJournal + sizeof(JournalControl), 64);
+constexpr std::uint64_t kConcurrency = align_up(kLimits + sizeof(LimitDirectory), 64);
+constexpr std::uint64_t kLocks = align_up(kConcurrency + sizeof(ConcurrencyDirectory), 4096);
+constexpr std::uint64_t kLockBuckets = align_up(kLocks + sizeof(LockDirectory), 4096);
+constexpr std::uint64_t kBlocks =
+    align_up(kLockBuckets + sizeof(LockBucket) * kLockBucketCount, 4096);
 
 static_assert(sizeof(Header) <= kOwners);
 

@@ -9,6 +9,7 @@
 #include "bindings/fastcall.hpp"
 #include "bindings/handles.hpp"
 #include "bindings/removal.hpp"
+#include "bindings/tally.hpp"
 
 namespace py = pybind11;
 
@@ -17,7 +18,7 @@ namespace {
 
 py::object get_versioned(CacheHandle& c, py::handle key) {
   ValueBuffer value;
-  if (!take(c.engine->get(key_bytes(key), value, true))) return py::make_tuple(py::none(), 0);
+  if (!take(read(c, key_bytes(key), value))) return py::make_tuple(py::none(), 0);
   return py::make_tuple(decode(c, value), value.version);
 }
 
@@ -101,7 +102,7 @@ PyObject* get(PyObject* self, PyObject* const* args, Py_ssize_t n, PyObject* nam
   return guarded([&] {
     const Call call(self, {args, n, names}, known, 1);
     ValueBuffer value;
-    if (take(call.engine().get(call.key(), value, true))) {
+    if (take(read(call.cache, call.key(), value))) {
       return decode(call.cache, value).release().ptr();
     }
     return Py_NewRef(call.args[1] != nullptr ? call.args[1] : Py_None);
@@ -115,7 +116,7 @@ PyObject* get_many(PyObject* self, PyObject* const* args, Py_ssize_t n, PyObject
     py::dict found;
     ValueBuffer value;
     for (const py::handle key : py::reinterpret_borrow<py::iterable>(call.args[0])) {
-      if (!take(call.engine().get(key_bytes(key), value, true))) continue;
+      if (!take(read(call.cache, key_bytes(key), value))) continue;
       const py::object one = decode(call.cache, value);
       if (PyDict_SetItem(found.ptr(), key.ptr(), one.ptr()) != 0) throw py::error_already_set();
     }
@@ -323,7 +324,11 @@ void register_cache(py::module_& m) {
           py::arg("max_entries"))
       .def("entries", [](CacheHandle& c) { return take(c.engine->entries()); })
       .def(
-          "missed", [](CacheHandle& c, py::handle key) { check(c.engine->missed(key_bytes(key))); },
+          "missed",
+          [](CacheHandle& c, py::handle key) {
+            check(c.engine->missed(key_bytes(key)));
+            tally_miss(c);
+          },
           py::arg("key"))
       .def("counts", &counts)
       .def("prefixes", &prefixes)

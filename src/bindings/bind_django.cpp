@@ -20,8 +20,9 @@
 //
 // The state is what the object's _native_state() gives: the cache, what stands before a key
 // ("prefix:", and "1:" for the version), the default timeout, what stands for it, and in a tuple
-// the table of locks, that of flights, and what stands before a key there. It says None while there
-// is no state yet, and False when there never will be with these attributes: another key function,
+// the store for its locks, the table of flights, and what stands before a key there. It says None
+// while there is no state yet, and False when there never will be with these attributes: another
+// key function,
 // a subclass with a make_key() of its own, a bound on entries. The state, or the False, holds until
 // any attribute of the object is set (__setattr__ is watched; the key function is swapped that
 // way), or any attribute of its class or of a base changes (CPython then changes the class's
@@ -36,6 +37,7 @@
 #include "bindings/fastcall.hpp"
 #include "bindings/handles.hpp"
 #include "bindings/removal.hpp"
+#include "bindings/tally.hpp"
 
 namespace py = pybind11;
 
@@ -50,7 +52,7 @@ struct DjangoCalls {
   unsigned class_version;
   PyObject* cache;     // _core.Cache
   PyObject* standard;  // Django's DEFAULT_TIMEOUT, a value that stands for "not given"
-  PyObject* beside;    // (locks, flights: _core.Cache; bytes before a key in flights)
+  PyObject* beside;    // (locks: _core.Store, flights: _core.Cache; bytes before a key there)
   double timeout;      // infinite: never
   Head head;
 };
@@ -82,7 +84,7 @@ Ready ask(PyObject* self) {
   const auto parts = state.cast<py::tuple>();
   const auto beside = parts.size() == 6 ? parts[5].cast<py::tuple>() : py::tuple();
   if (beside.size() != 3 || !py::isinstance<CacheHandle>(parts[0]) ||
-      !py::isinstance<CacheHandle>(beside[0]) || !py::isinstance<CacheHandle>(beside[1]) ||
+      !py::isinstance<StoreHandle>(beside[0]) || !py::isinstance<CacheHandle>(beside[1]) ||
       !py::isinstance<py::bytes>(beside[2])) {
     throw py::type_error("_native_state() gives what bind_django.cpp says");
   }
@@ -174,7 +176,11 @@ PyObject* attempt(PyObject* self, const char* name, const Given& given,
 // What is beside the cache; held, for the state may change.
 struct Beside {
   explicit Beside(const DjangoCalls& o) : all(py::reinterpret_borrow<py::tuple>(o.beside)) {}
-  CacheEngine& locks() const { return *cache_handle(PyTuple_GET_ITEM(all.ptr(), 0)).engine; }
+  // As django/locks.py names the locks of keys.
+  Result<bool> is_locked(std::string_view key) const {
+    const auto& store = py::handle(PyTuple_GET_ITEM(all.ptr(), 0)).cast<const StoreHandle&>();
+    return store.engine->is_locked("cache:" + std::string(key));
+  }
   CacheEngine& flights() const { return *cache_handle(PyTuple_GET_ITEM(all.ptr(), 1)).engine; }
   std::string_view space() const { return key_bytes(PyTuple_GET_ITEM(all.ptr(), 2)); }
 
@@ -201,7 +207,7 @@ PyObject* get(PyObject* self, PyObject* const* args, Py_ssize_t n, PyObject* nam
                    FullKey key;
                    if (!key.make(o.head, a[0], a[2])) return nullptr;
                    ValueBuffer value;
-                   const Result<bool> found = cache.engine->get(key.view(), value, true);
+                   const Result<bool> found = read(cache, key.view(), value);
                    if (!found) return failed(self);
                    if (found.value() && value.codec == Codec::kNamed) {
                      return open_packed(self, key.view(), value, a[1]);
@@ -263,8 +269,8 @@ PyObject* has_key(PyObject* self, PyObject* const* args, Py_ssize_t n, PyObject*
                    if (!key.make(o.head, a[0], a[1])) return nullptr;
                    const Result<Met> there = cache.engine->probe(key.view());
                    if (!there || there.value() != Met::kNothing) return answer(self, there);
-                   const Result<Met> locked = Beside(o).locks().probe(key.view());
-                   if (locked && locked.value() != Met::kNothing) return nullptr;
+                   const Result<bool> locked = Beside(o).is_locked(key.view());
+                   if (locked && locked.value()) return nullptr;
                    return answer(self, locked);
                  });
 }
@@ -310,7 +316,7 @@ PyObject* get_many(PyObject* self, PyObject* const* args, Py_ssize_t n, PyObject
         for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(all.ptr()); ++i) {
           PyObject* key = PyTuple_GET_ITEM(all.ptr(), i);
           if (!full.make(head, key, a[1])) return nullptr;
-          const Result<bool> there = cache.engine->get(full.view(), value, true);
+          const Result<bool> there = read(cache, full.view(), value);
           if (!there) return failed(self);
           if (!there.value()) continue;
           py::object one;

@@ -27,7 +27,8 @@ StoreHandle open_local_store(const std::string& root, const std::string& name, s
 
 CacheHandle cache(StoreHandle& s, const std::string& name, bool table, bool pickle_all,
                   bool unpickles, const std::string& overflow, std::uint32_t lead) {
-  return {take(s.engine->cache({name, table, overflow, lead})), pickle_all, unpickles};
+  return {take(s.engine->cache({name, table, overflow, lead})), pickle_all, unpickles,
+          !table && !name.starts_with("celeriac.")};
 }
 
 QueueHandle queue(StoreHandle& s, const std::string& name, bool create, bool given,
@@ -53,6 +54,26 @@ QueueHandle queue(StoreHandle& s, const std::string& name, bool create, bool giv
   options.keep_dead = keep_failed.first;
   options.keep_dead_ns = nanoseconds(keep_failed.second);
   return {take(s.engine->queue(name, options))};
+}
+
+// `rates`: (form, count, period in ns, burst) of each.
+LimiterHandle limiter(StoreHandle& s, const std::string& name, const py::list& rates,
+                      const py::list& policies, bool shadow) {
+  LimiterHandle made;
+  std::vector<Rate> all;
+  for (const py::handle rate : rates) {
+    const auto [form, count, period, burst] =
+        py::cast<std::tuple<unsigned, std::uint64_t, std::uint64_t, std::uint64_t>>(rate);
+    all.push_back({static_cast<RateForm>(form), count, period, burst});
+    made.limits.push_back(all.back().most());
+  }
+  for (const py::handle policy : policies) {
+    made.policies.push_back(py::reinterpret_borrow<py::object>(policy));
+  }
+  if (made.policies.size() != all.size()) throw py::value_error("a policy for each rate");
+  made.engine = take(s.engine->limiter(name, all));
+  made.shadow = shadow;
+  return made;
 }
 
 py::dict stats(StoreHandle& s) {
@@ -102,6 +123,25 @@ void register_store(py::module_& m) {
            py::arg("max_length"), py::arg("max_deliveries"), py::arg("drop_oldest"),
            py::arg("owner_bound"), py::arg("dead_letter"), py::arg("visibility"),
            py::arg("dedup_ttl"), py::arg("keep_done"), py::arg("keep_failed"))
+      .def("limiter", &limiter, py::arg("name"), py::arg("rates"), py::arg("policies"),
+           py::arg("shadow"))
+      .def(
+          "concurrency",
+          [](StoreHandle& s, const std::string& name, std::uint32_t limit) {
+            return ConcurrencyHandle{take(s.engine->concurrency(name, limit))};
+          },
+          py::arg("name"), py::arg("limit"))
+      .def(
+          "lock",
+          [](StoreHandle& s, const std::string& name, std::uint32_t permits) {
+            return LockHandle{take(s.engine->lock(name, permits))};
+          },
+          py::arg("name"), py::arg("permits"))
+      .def("locks", &locks_of)
+      .def(
+          "is_locked",
+          [](StoreHandle& s, const std::string& name) { return take(s.engine->is_locked(name)); },
+          py::arg("name"))
       .def("caches", [](StoreHandle& s) { return readable(take(s.engine->caches(false))); })
       .def("tables", [](StoreHandle& s) { return readable(take(s.engine->caches(true))); })
       .def(

@@ -9,8 +9,11 @@ void register_errors(pybind11::module_& m);
 void register_blocking(pybind11::module_& m);
 void register_cache(pybind11::module_& m);
 void register_django(pybind11::module_& m);
+void register_limits(pybind11::module_& m);
 void register_queue(pybind11::module_& m);
+void register_lock(pybind11::module_& m);
 void register_journal(pybind11::module_& m);
 void register_store(pybind11::module_& m);
+void register_tally(pybind11::module_& m);
 
 }  // namespace celeriac::bindings

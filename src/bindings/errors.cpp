@@ -10,7 +10,7 @@
 //   |-- SerializationError (also PickleError)     raised by the codec
 //   |-- QueueFull                                 kQueueFull
 //   |-- LockTimeout                               kLockTimeout
-//   |-- LockLost
+//   |-- LockLost                                  kLockLost
 //   |-- NotOwner                                  kNotOwner
 //   |-- ServerUnavailable (also ConnectionError)
 //   `-- ServerError
@@ -90,6 +90,8 @@ Which which(Code code) {
       return kNotOwner;
     case Code::kLockTimeout:
       return kLockTimeout;
+    case Code::kLockLost:
+      return kLockLost;
     case Code::kOk:
     case Code::kSystem:
     case Code::kInterrupted:

@@ -4,6 +4,7 @@
 #include <pybind11/pybind11.h>
 
 #include <memory>
+#include <vector>
 
 #include "engine/engine.hpp"
 
@@ -14,6 +15,7 @@ struct CacheHandle {
   bool pickle_all = false;
   // False: what was pickled, by a cache of that name with another serializer, is no value here.
   bool unpickles = true;
+  bool tallied = false;  // of the user's, so that a request's reads of it count (tally.hpp)
 };
 
 // May this entry be less than a plain value here, and even absent? Python knows.
@@ -43,8 +45,26 @@ struct WaiterHandle {
   std::unique_ptr<WaiterEngine> engine;
 };
 
+struct LimiterHandle {
+  std::unique_ptr<LimiterEngine> engine;
+  std::vector<pybind11::object> policies;  // of each rate, as a Decision names it
+  std::vector<std::uint64_t> limits;
+  bool shadow = false;  // whatever is decided, it is allowed
+};
+
+struct ConcurrencyHandle {
+  std::unique_ptr<ConcurrencyEngine> engine;
+};
+
+struct LockHandle {
+  std::unique_ptr<LockEngine> engine;
+};
+
 struct StoreHandle {
   std::shared_ptr<StoreEngine> engine;
 };
+
+// All who hold a lock of the store or wait for one (bind_lock.cpp).
+pybind11::list locks_of(StoreHandle& store);
 
 }  // namespace celeriac::bindings

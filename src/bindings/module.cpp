@@ -7,7 +7,10 @@ PYBIND11_MODULE(_core, m) {
   celeriac::bindings::register_blocking(m);
   celeriac::bindings::register_cache(m);
   celeriac::bindings::register_django(m);
+  celeriac::bindings::register_limits(m);
   celeriac::bindings::register_queue(m);
+  celeriac::bindings::register_lock(m);
   celeriac::bindings::register_journal(m);
   celeriac::bindings::register_store(m);
+  celeriac::bindings::register_tally(m);
 }

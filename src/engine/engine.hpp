@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -19,6 +20,7 @@
 
 #include "platform/clock.hpp"
 #include "platform/status.hpp"
+#include "store/rates.hpp"
 #include "store/value.hpp"
 
 namespace celeriac {
@@ -205,6 +207,83 @@ class WaiterEngine {
   virtual void close() = 0;
 };
 
+struct LimitDecision {
+  bool allowed = false;
+  std::uint64_t remaining = 0;
+  std::uint64_t retry_ns = 0;  // until it would be allowed; 0 = it is
+  std::uint64_t reset_ns = 0;  // until nothing of it is left
+  std::size_t which = 0;       // of the rates: the one that refuses longest, or has least left
+};
+
+// Rates under a name. kConfiguration for a cost that could never be allowed; on every error nothing
+// has changed.
+class LimiterEngine {
+ public:
+  virtual ~LimiterEngine() = default;
+  // Takes `cost` of all rates, or of none.
+  virtual Result<LimitDecision> hit(std::string_view key, std::uint64_t cost) = 0;
+  virtual Result<LimitDecision> peek(std::string_view key, std::uint64_t cost) = 0;
+  virtual Status reset(std::string_view key) = 0;
+  virtual Status refund(std::string_view key, std::uint64_t cost) = 0;
+};
+
+// At most so many at once in the whole store. A place is known by a number that never comes back.
+class ConcurrencyEngine {
+ public:
+  virtual ~ConcurrencyEngine() = default;
+  // Nothing at the deadline (0 = don't wait). A dead owner's place is free. kInterrupted.
+  virtual Result<std::optional<std::uint64_t>> enter(std::uint64_t deadline_ns) = 0;
+  // kNotOwner when this process didn't enter with that number, or has left.
+  virtual Status leave(std::uint64_t place) = 0;
+  // What wait() waits for: that somebody leaves after this call. Then try to enter once more first.
+  virtual Result<std::uint32_t> await() = 0;
+  virtual Result<bool> wait(std::uint32_t seen, std::uint64_t deadline_ns) = 0;
+  virtual Result<std::uint32_t> inside() = 0;
+  virtual Result<std::uint32_t> limit() = 0;
+};
+
+// An acquisition of a lock, or the wish for one.
+struct LockTaken {
+  std::uint64_t place = 0;  // 0 = none
+  std::uint64_t token = 0;  // of fencing: rises with every acquisition in the store; 0 = it waits
+};
+
+// Somebody who holds a lock or waits for it, for people.
+struct EngineHolder {
+  std::string name;  // its first 168 bytes
+  std::uint32_t pid = 0;
+  std::string command;
+  std::uint64_t token = 0;
+  std::uint64_t since = 0;
+  std::uint64_t until = kNever;  // when its lease ends
+  std::uint32_t permits = 1;
+  bool holds = false;
+};
+
+// A lock by name, that as many hold as it has permits, first come first served. Each acquisition is
+// an owner of its own, and ends with this process at the latest. `lease_ns`: after so long it ends
+// by itself; 0 = never.
+class LockEngine {
+ public:
+  virtual ~LockEngine() = default;
+  // Waits until the deadline (0 = not at all); no place when it wasn't to be had. kConfiguration
+  // when others use it with another number of permits; kNotEnoughMemory; kInterrupted.
+  virtual Result<LockTaken> acquire(std::uint64_t lease_ns, std::uint64_t deadline_ns) = 0;
+  // Takes a place in the line; holds at once when nobody is before it. To be followed by release()
+  // or leave(). Errors as acquire().
+  virtual Result<LockTaken> enter(std::uint64_t lease_ns) = 0;
+  // The token when the place holds, at the latest at the deadline (0 = now); else 0. kLockLost when
+  // the place was given up meanwhile; kInterrupted.
+  virtual Result<std::uint64_t> wait(std::uint64_t place, std::uint64_t deadline_ns) = 0;
+  // Gives the place up, whether it holds or not, and ends the wait() of another thread.
+  virtual Status leave(std::uint64_t place) = 0;
+  // kNotOwner: held by another process. kLockLost: not held any more.
+  virtual Status release(std::uint64_t place) = 0;
+  virtual Status renew(std::uint64_t place, std::uint64_t lease_ns) = 0;
+  // Who holds, in the order in which they came, and how many wait.
+  virtual Result<std::pair<std::vector<EngineHolder>, std::uint64_t>> holders() = 0;
+};
+
 struct EngineOwner {
   std::uint32_t slot = 0;
   std::uint32_t epoch = 0;
@@ -222,6 +301,18 @@ class StoreEngine {
   virtual Result<std::unique_ptr<CacheEngine>> cache(const CacheRequest& request) = 0;
   virtual Result<std::unique_ptr<QueueEngine>> queue(const std::string& name,
                                                      const QueueOptions& options) = 0;
+  // kConfiguration for rates that can't be.
+  virtual Result<std::unique_ptr<LimiterEngine>> limiter(const std::string& name,
+                                                         const std::vector<Rate>& rates) = 0;
+  // `limit` becomes the name's, for everybody.
+  virtual Result<std::unique_ptr<ConcurrencyEngine>> concurrency(const std::string& name,
+                                                                 std::uint32_t limit) = 0;
+  virtual Result<std::unique_ptr<LockEngine>> lock(const std::string& name,
+                                                   std::uint32_t permits) = 0;
+  // Does anybody hold the lock of that name?
+  virtual Result<bool> is_locked(std::string_view name) = 0;
+  // All who hold a lock or wait for one.
+  virtual Result<std::vector<EngineHolder>> locks() = 0;
   // Names of the caches, or of the tables, that were ever opened.
   virtual Result<std::vector<std::string>> caches(bool tables) = 0;
   virtual Result<bool> has_queue(const std::string& name) = 0;

@@ -22,6 +22,7 @@ enum class Code : std::uint8_t {
   kLockTimeout = 9,      // LockTimeout
   kSystem = 10,          // failure of a system call: CeleriacError
   kInterrupted = 11,     // a signal handler raised; the bindings know what
+  kLockLost = 12,        // LockLost
 };
 
 // A Status is a value: kOk costs nothing, a failure carries a message for people: what, where,

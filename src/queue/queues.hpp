@@ -46,9 +46,9 @@
 #include "queue/lanes.hpp"
 #include "queue/parking.hpp"
 #include "queue/retained.hpp"
-#include "queue/room.hpp"
 #include "queue/slots.hpp"
 #include "queue/timers.hpp"
+#include "sync/room.hpp"
 
 namespace celeriac {
 

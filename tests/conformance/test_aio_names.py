@@ -20,9 +20,14 @@ from celeriac import aio
 TWINS: dict[type, type] = {
     celeriac.Cache: aio.AsyncCache,
     celeriac.Table: aio.AsyncTable,
+    celeriac.Leader: aio.AsyncLeader,
+    celeriac.Lock: aio.AsyncLock,
     celeriac.Message: aio.AsyncMessage,
     celeriac.Queue: aio.AsyncQueue,
+    celeriac.Semaphore: aio.AsyncSemaphore,
     celeriac.Store: aio.AsyncStore,
+    celeriac.Limiter: aio.AsyncLimiter,
+    celeriac.Concurrency: aio.AsyncConcurrency,
 }
 INTERNAL = "for those who drive a call themselves, as the twin does"
 LACKING: dict[type, dict[str, str]] = {
@@ -36,13 +41,26 @@ LACKING: dict[type, dict[str, str]] = {
     },
     celeriac.Store: {"waiter": "a task for each queue, each with get()"},
 }
+for kind in (celeriac.Lock, celeriac.Semaphore, celeriac.Leader):
+    LACKING[kind] = dict.fromkeys(
+        (
+            *("again", "core", "give_back", "keep", "kind", "lease", "left", "mine", "owner_now"),
+            *("prolong", "refuse_to_wait_for", "seconds", "take_within", "too_late"),
+            *(["check_campaign"] if kind is celeriac.Leader else []),
+        ),
+        INTERNAL,
+    )
 LACKING[celeriac.Table] = LACKING[celeriac.Cache]
 WITHOUT_TWIN = {
     "Waiter": "for event loops that are not asyncio's",
     "CacheStats": "a value",
     "Consumer": "a value",
     "Counts": "a value",
+    "Decision": "a value",
+    "Slot": "giving it back waits for nothing",
     "Ended": "a value",
+    "Holder": "a value",
+    "LockInfo": "a value",
     "Peeked": "a value",
     "PrefixStats": "a value",
 }

@@ -141,3 +141,53 @@ gevent.spawn_later(0.02, table.set, "k", 1)
 print(table.wait_for_change("k", seen, 20))
 """
     assert said(green(code)) == "False True"
+
+
+def test_locks(green: Run) -> None:
+    code = """
+lock, order = store.lock("l"), []
+def work(number):
+    with store.lock("l", timeout=20) as mine:
+        order.append(number)
+        gevent.sleep(0.002)
+        assert mine.token and not lock.token
+lock.acquire()
+greenlets = []
+for number in range(4):
+    greenlets.append(gevent.spawn(work, number))
+    gevent.sleep(0.005)
+given_up = gevent.spawn(lock.acquire)
+gevent.sleep(0.005)
+given_up.kill()
+print(lock.waiting(), store.lock("l").acquire(timeout=0.02), end=" ")
+lock.release()
+gevent.joinall(greenlets)
+elected = []
+leader, other = store.leader("x"), store.leader("x")
+other.acquire()
+leader.campaign(elected.append)
+gevent.sleep(0.05)
+other.release()
+while not elected:
+    gevent.sleep(0.005)
+print(order, leader.is_leader, lock.locked())
+"""
+    assert said(green(code)) == "4 False [0, 1, 2, 3] True False"
+
+
+def test_when_the_holder_of_a_lock_dies_a_greenlet_has_it(
+    green: Run, python: Callable[[str], subprocess.Popen[str]]
+) -> None:
+    other = python("store.lock('l').acquire(); print('held', flush=True); time.sleep(600)")
+    assert other.stdout is not None
+    assert other.stdout.readline() == "held\n"
+    process = green("""
+waiting = gevent.spawn(store.lock("l").acquire)
+gevent.sleep(0.05)
+print("waiting", flush=True)
+print(waiting.get())
+""")
+    assert process.stdout is not None
+    assert process.stdout.readline() == "waiting\n"
+    other.kill()
+    assert said(process) == "True"

@@ -19,7 +19,7 @@ namespace {
 
 using layout::HeaderFixed;
 
-constexpr std::uint64_t kFingerprint = 0x59DEBC3341A38DE7ULL;
+constexpr std::uint64_t kFingerprint = 0xC73E6353C40AE26CULL;
 
 TEST(Layout, FingerprintIsTheOneWrittenDown) {
   EXPECT_EQ(layout::fingerprint(), kFingerprint) << std::hex << layout::fingerprint();
@@ -47,6 +47,9 @@ TEST(Layout, SizesOfStructs) {
   EXPECT_EQ(sizeof(layout::TimerEntry), 16U);
   EXPECT_EQ(sizeof(layout::MutexWord), 24U);
   EXPECT_EQ(sizeof(layout::JournalControl), 224U);
+  EXPECT_EQ(sizeof(layout::LockSeat), 256U);
+  EXPECT_EQ(sizeof(layout::LockDirectory), 8232U);
+  EXPECT_EQ(sizeof(layout::LockBucket), 64U);
 }
 
 TEST(Layout, PlacesInsideStructs) {
@@ -71,9 +74,11 @@ TEST(Layout, RegionsFollowOneAnotherOnPages) {
       layout::kOwners,        layout::kNamespaces,  layout::kCells,          layout::kCounters,
       layout::kOtherCounters, layout::kPrefixTable, layout::kPrefixCounters, layout::kShards,
       layout::kLogs,          layout::kSegments,    layout::kSignals,        layout::kQueues,
-      layout::kSlots,         layout::kTimers,      layout::kHeap,           layout::kBlocks};
-  const std::uint64_t golden[] = {4096,   135168, 172032, 303104, 368640, 385024, 393216, 434176,
-                                  438272, 458752, 495616, 499712, 512000, 524288, 528384, 540672};
+      layout::kSlots,         layout::kTimers,      layout::kHeap,           layout::kLocks,
+      layout::kLockBuckets,   layout::kBlocks};
+  const std::uint64_t golden[] = {4096,   135168, 172032, 303104, 368640, 385024,
+                                  393216, 434176, 438272, 458752, 495616, 499712,
+                                  512000, 524288, 528384, 573440, 585728, 618496};
   for (std::size_t i = 0; i < std::size(places); ++i) {
     EXPECT_EQ(places[i], golden[i]) << i;
     EXPECT_EQ(places[i] % 4096, 0U) << i;

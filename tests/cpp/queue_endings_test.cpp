@@ -6,8 +6,8 @@
 #include <set>
 #include <thread>
 
-#include "queue/room.hpp"
 #include "support/queue_verbs.hpp"
+#include "sync/room.hpp"
 
 namespace celeriac {
 namespace {

@@ -24,7 +24,7 @@ Each module imports only from those before it; the package reads from the bottom
 - results: ``result_table`` (keys and values), ``chord_entry`` and ``chords`` (their callbacks,
   whoever dies), ``results`` (the result backend)
 - to opt in: ``amqp`` (a shorter way for tasks to the broker), ``beat`` (the scheduler of any number
-  of beats)
+  of beats), ``once`` (tasks of which one runs at a time)
 """
 
 from __future__ import annotations
@@ -35,8 +35,9 @@ from celeriac.celery.register import TRANSPORT, register_transports
 
 if TYPE_CHECKING:
     from celeriac.celery.amqp import AMQP as AMQP
+    from celeriac.celery.once import lock_once as lock_once
 
-__all__ = ["AMQP", "TRANSPORT", "register_transports"]
+__all__ = ["AMQP", "TRANSPORT", "lock_once", "register_transports"]
 
 
 def __getattr__(name: str) -> Any:
@@ -45,4 +46,8 @@ def __getattr__(name: str) -> Any:
         from celeriac.celery.amqp import AMQP
 
         return AMQP
+    if name == "lock_once":
+        from celeriac.celery.once import lock_once
+
+        return lock_once
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

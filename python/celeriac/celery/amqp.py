@@ -52,6 +52,7 @@ from kombu.utils.json import dumps as kombu_dumps
 from celeriac.celery import fastjson
 from celeriac.celery.channel import Channel
 from celeriac.celery.messages import frame_of
+from celeriac.request_id import put_into
 
 __all__ = ["AMQP", "ARGUMENTS"]
 
@@ -106,6 +107,12 @@ def represented(args: Any, maxsize: int, maxlevels: int | None) -> str:
     return str(saferepr(args, maxsize, maxlevels=maxlevels))
 
 
+def _others_change_messages() -> bool:
+    """Whether there is a receiver of ``before_task_publish`` whose work isn't done here."""
+    receivers = signals.before_task_publish.receivers
+    return bool(receivers) and any(receiver is not put_into for _, receiver in receivers)
+
+
 class AMQP(CeleryAMQP):
     """Celery's AMQP with the short way; see the head of this file. Thread-safe, fork-safe."""
 
@@ -157,7 +164,7 @@ class AMQP(CeleryAMQP):
             get("task_type") is None
             or get("expires") is not None
             or not ARGUMENTS.issuperset(given)
-            or signals.before_task_publish.receivers
+            or _others_change_messages()
             or signals.task_sent.receivers
             or setting("task_send_sent_event")
             or setting("task_protocol") != 2
@@ -183,6 +190,7 @@ class AMQP(CeleryAMQP):
         message = self._message(task_id, name, args, kwargs, root_id, parent_id, reply_to, get)
         headers, properties, body, _ = message
         headers.update(get("headers") or ())
+        put_into(headers)
         content_type, encoding, payload = _serialized(
             body, get("serializer") or setting("task_serializer")
         )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from django.apps import AppConfig
 
+from celeriac import request_id
+
 
 class CeleriacConfig(AppConfig):
     """Named `celeriac_django`, so that an application of the project may be called `django`."""
@@ -11,3 +13,8 @@ class CeleriacConfig(AppConfig):
     name = "celeriac.django"
     label = "celeriac_django"
     verbose_name = "celeriac"
+
+    def ready(self) -> None:
+        """Log records and Celery's tasks have the id of the request, in workers too."""
+        request_id.in_log_records()
+        request_id.carry_in_tasks()

@@ -1,44 +1,37 @@
 """`cache.lock()`: a lock of the whole host, with the calls of the one that django-redis gives.
 
-A lock is an entry of a table, which is never evicted, and whose keys are not the cache's: a lock
-and a cached value may have the same key, and neither changes the other (`cache.has_key()` alone
-looks at both, as code that comes from django-redis expects). The entry names the process that
-holds the lock, and the acquisition. Who waits sleeps until that entry changes; when the holder
-dies, the store wakes all who wait, and one of them replaces the entry.
+It is a lock of the store (`celeriac.Store.lock`) whose names are the cache's full keys, and no
+value: a lock and a cached value may have the same key, and neither changes the other
+(`cache.has_key()` alone looks at both, as code that comes from django-redis expects). Who waits is
+served in the order of coming, sleeps until then, and is woken when the holder's process dies.
 
-    absent --add--> held --compare_and_delete--> absent
-    held, its process dead, or its timeout over --add or compare_and_set--> held, by another
-
-- L1  Whatever the holder does to its entry is one step, under the condition that the entry is its
-  own still: who is late by any time never touches the lock of another.
-- L2  The holder is a process, and in it a thread or an object (`thread_local`). A forked child
-  inherits the object, not the lock: it holds nothing until it acquires.
-- L3  Killed at any instruction: the entry names a dead process, and the next to ask takes the lock.
+- A lock that is late, by any time, never touches that of another: all that its holder does is
+  refused then (NotOwner, as everywhere in django-redis's lock).
+- The holder is a process, and in it a thread or an object (`thread_local`). A forked child inherits
+  the object, not the lock: it holds nothing until it acquires.
 """
 
 from __future__ import annotations
 
-import secrets
-import threading
-import time
 from types import TracebackType
-from typing import Any
+from typing import Final
 
 import celeriac
-from celeriac import checks, green
-from celeriac.errors import LockTimeout, NotOwner
+from celeriac import checks
+from celeriac.errors import LockLost, LockTimeout, NotOwner
+from celeriac.lock_base import FOR_EVER, Held, Named, this_thread
 
-TABLE = "celeriac.django.locks"
-
-
-def _process(mark: object) -> str:
-    return str(mark).partition(" ")[0]
+_KIND: Final = "cache"
+_AT_ONCE: Final = 1e-9
 
 
 def is_locked(store: celeriac.Store, key: str) -> bool:
     """Whether a living process holds the lock of that (full) key."""
-    mark = store.table(TABLE).get(key)
-    return mark is not None and store._core.is_alive(_process(mark))
+    return store._core.is_locked(f"{_KIND}:{key}")
+
+
+def _unpicklable() -> None:
+    raise TypeError("a lock of the cache isn't pickled: make it anew, cache.lock(key)")
 
 
 class Lock:
@@ -66,14 +59,14 @@ class Lock:
         if timeout is not None:
             checks.limited(timeout, "timeout", 0, above=True)
         self._check_wait(blocking_timeout)
+        core = store._core.lock(f"{_KIND}:{key}", 1)
+        self._lock = Named(core, store.path, key, _unpicklable, None, None, None)
         self._store = store
-        self._table = store.table(TABLE)
         self.name = key
         self.timeout = timeout
         self.blocking = blocking
         self.blocking_timeout = blocking_timeout
-        self._own: Any = threading.local() if thread_local else _Held()
-        self._own.mark = None
+        self._thread_local = thread_local
 
     @staticmethod
     def _check_wait(blocking_timeout: float | None) -> None:
@@ -93,43 +86,22 @@ class Lock:
         if blocking_timeout is None:
             blocking_timeout = self.blocking_timeout
         self._check_wait(blocking_timeout)
-        deadline = None if blocking_timeout is None else time.monotonic() + blocking_timeout
-        mark = f"{self._store._core.identity()} {secrets.token_hex(8)}"
-        while True:
-            seen = self._table.change_count(self.name)
-            if self._take(mark):
-                self._own.mark = mark
-                return True
-            left = None if deadline is None else deadline - time.monotonic()
-            if not blocking or (left is not None and left <= 0):
-                return False
-            ends = self._held_for()  # nobody changes anything when a timeout passes
-            if ends is not None:
-                left = ends if left is None else min(left, ends)
-            self._table.wait_for_change(self.name, seen, green.until_a_look(left))
+        seconds = FOR_EVER if blocking_timeout is None else float(blocking_timeout)
+        self._lock.lease = float(self.timeout or 0)
+        place, token = self._lock.take_within(seconds if blocking else 0.0)
+        if place:
+            self._lock.keep(self._owner(), place, token)
+        return place != 0
 
-    def _take(self, mark: str) -> bool:
-        if self._table.add(self.name, mark, self.timeout):
-            return True
-        other, version = self._table.get_versioned(self.name)
-        if version == 0:
-            return self._table.add(self.name, mark, self.timeout)
-        if self._store._core.is_alive(_process(other)):
-            return False
-        return self._table.compare_and_set(self.name, version, mark, self.timeout)
-
-    def _held_for(self) -> float | None:
-        try:
-            return self._table.ttl(self.name)
-        except KeyError:
-            return 0.0
+    def _owner(self) -> object:
+        return this_thread() if self._thread_local else self
 
     def release(self) -> None:
         """Give the lock back. Raises NotOwner when it isn't held by this one (any more)."""
-        _, version = self._held()
-        self._own.mark = None
-        if not self._table.compare_and_delete(self.name, version):
-            raise self._late()
+        try:
+            self._lock.give_back(self._owner())
+        except (LockLost, NotOwner):
+            raise self._late() from None
 
     def locked(self) -> bool:
         """Whether anybody holds it."""
@@ -137,15 +109,16 @@ class Lock:
 
     def owned(self) -> bool:
         """Whether this one holds it."""
-        return self._held()[1] != 0
+        return self._holds() is not None
 
-    def _held(self) -> tuple[str, int]:
-        """The mark of our acquisition, and the version of its entry; 0 where it isn't ours."""
-        mark = getattr(self._own, "mark", None)
-        if mark is None or _process(mark) != self._store._core.identity():
-            return "", 0
-        found, version = self._table.get_versioned(self.name)
-        return mark, version if found == mark else 0
+    def _holds(self) -> tuple[Held, float | None] | None:
+        """What it holds still, and for how many seconds."""
+        held = self._lock.mine(self._owner())
+        if held is not None:
+            for one in self._lock.core.holders()[0]:
+                if one["token"] == held.token:
+                    return held, one["ttl"]
+        return None
 
     def _late(self) -> NotOwner:
         return NotOwner(f"the lock {self.name!r} is not held here (any more)")
@@ -153,10 +126,14 @@ class Lock:
     def extend(self, additional_time: float, replace_ttl: bool = False) -> bool:
         """More seconds for a lock with a timeout; with `replace_ttl` so many from now."""
         checks.limited(additional_time, "additional_time")
-        mark, version = self._held()
-        seconds = additional_time + (0.0 if replace_ttl else self._held_for() or 0.0)
-        if version == 0 or not self._table.compare_and_set(self.name, version, mark, seconds):
+        found = self._holds()
+        if found is None:
             raise self._late()
+        seconds = additional_time + (0.0 if replace_ttl else found[1] or 0.0)
+        try:
+            self._lock.prolong(self._owner(), max(seconds, _AT_ONCE))
+        except (LockLost, NotOwner):
+            raise self._late() from None
         return True
 
     def reacquire(self) -> bool:
@@ -177,7 +154,3 @@ class Lock:
         traceback: TracebackType | None,
     ) -> None:
         self.release()
-
-
-class _Held:
-    mark: str | None = None

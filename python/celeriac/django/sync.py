@@ -32,7 +32,7 @@ from celeriac.errors import (
     ValueTooLarge,
 )
 
-from . import keys, location, locks, options, spaces
+from . import keys, location, options, spaces
 
 _MISSING = object()
 _MOST_SPACES = 256  # handles kept, by prefix and version
@@ -170,7 +170,7 @@ class SyncCache(BaseCache):
             return False
         assert self._opened is not None  # the caches are of it
         try:
-            beside = self._opened.table(locks.TABLE)._core, *entries.native_flights()
+            beside = self._opened._core, *entries.native_flights()
         except CeleriacError:
             return None  # closed meanwhile
         return entries._core, *head, self.default_timeout, DEFAULT_TIMEOUT, beside

@@ -15,16 +15,26 @@ LocalCore::LocalCore(std::unique_ptr<Arena> arena, std::unique_ptr<Owners> owner
       base_{*arena_, *owners_, recovery_, heap_},
       cache_(base_),
       queues_(base_),
+      limits_(base_),
+      concurrency_(base_),
+      locks_(base_),
       watcher_(arena_->path() + "/owners.lock", [this] { return recovery_.run(); }) {
   owners_->set_recover([this] { recovery_.run(); });
   owners_->set_rebuild([this] {
     const LiveBlocks live = heap_.rebuild();
-    if (live.strange()) cache_.forget(live);
+    if (live.strange()) {
+      cache_.forget(live);
+      limits_.forget(live);
+      concurrency_.forget(live);
+    }
     queues_.rebuild(live);
+    locks_.rebuild(live);
   });
   recovery_.add([this](const DeadOwners& dead) {
     if (dead.interrupted()) heap_.mark_dirty();
     queues_.repair(dead);
+    concurrency_.repair(dead);
+    locks_.repair(dead);
     const OwnerTag me = owners_->current();
     if (me.valid() && dead.interrupted()) cache_.eviction().repair(dead, me);
   });
@@ -87,7 +97,9 @@ void LocalCore::wake_own_sleepers() {
     if (q != nullptr) queues_.parking().wake_blocked(*q, me);
   }
   queues_.wake_putters();
+  locks_.wake(me);
   cache_.wake_all_waiters();
+  concurrency_.wake_all();
   ring_others(nullptr);
 }
 
@@ -99,7 +111,9 @@ void LocalCore::mark_destroyed() {
     queues_.parking().wake_all(*q);
   }
   queues_.wake_putters();
+  locks_.wake_all();
   cache_.wake_all_waiters();
+  concurrency_.wake_all();
 }
 
 Status LocalCore::close() {

@@ -18,6 +18,9 @@
 #include "memory/base.hpp"
 #include "queue/queues.hpp"
 #include "store/cache.hpp"
+#include "store/concurrency.hpp"
+#include "store/limits.hpp"
+#include "store/locks.hpp"
 
 namespace celeriac {
 
@@ -62,6 +65,9 @@ class LocalCore final : public ForkListener {
   Base& base() { return base_; }
   Cache& cache() { return cache_; }
   Queues& queues() { return queues_; }
+  Limits& limits() { return limits_; }
+  Concurrency& concurrency() { return concurrency_; }
+  Locks& locks() { return locks_; }
   Recovery& recovery() { return recovery_; }
   Arena& arena() { return *arena_; }
 
@@ -104,6 +110,9 @@ class LocalCore final : public ForkListener {
   Base base_;
   Cache cache_;
   Queues queues_;
+  Limits limits_;
+  Concurrency concurrency_;
+  Locks locks_;
   std::unique_ptr<Durable> durable_;
   DeathWatcher watcher_;
   std::atomic<bool> closed_{false};

@@ -110,7 +110,7 @@ Result<std::uint64_t> LocalQueue::put_unconfirmed(const PutRequest& m, bool firs
     // Deleted while we were at it: ref() makes it again, or says that it is gone.
     if (id.status().code() == Code::kNotFound && gone++ < 8) continue;
     if (lacking == nullptr || m.deadline_ns == 0 || now_ns() >= m.deadline_ns) return id;
-    if (lacking != awaited) {  // once more: queue/room.hpp
+    if (lacking != awaited) {  // once more: sync/room.hpp
       awaited = lacking;
       seen = await_room(*lacking);
       continue;

@@ -4,6 +4,8 @@
 #include <map>
 
 #include "engine/local/cache.hpp"
+#include "engine/local/limits.hpp"
+#include "engine/local/lock.hpp"
 #include "engine/local/queue.hpp"
 #include "engine/local/waiter.hpp"
 
@@ -89,6 +91,50 @@ Result<std::unique_ptr<QueueEngine>> LocalStore::queue(const std::string& name,
       std::make_unique<LocalQueue>(handle_, name, options, ref.value()));
 }
 
+Result<std::unique_ptr<LimiterEngine>> LocalStore::limiter(const std::string& name,
+                                                           const std::vector<Rate>& rates) {
+  const Result<OwnerTag> me = handle_->enter();
+  if (!me) return me.status();
+  Result<LimitPlan> plan = handle_->core().limits().plan(name, rates, me.value());
+  if (!plan) return plan.status();
+  return std::unique_ptr<LimiterEngine>(std::make_unique<LocalLimiter>(handle_, plan.take()));
+}
+
+Result<std::unique_ptr<ConcurrencyEngine>> LocalStore::concurrency(const std::string& name,
+                                                                   std::uint32_t limit) {
+  const Result<OwnerTag> me = handle_->enter();
+  if (!me) return me.status();
+  const Result<ConcurrencyRef> ref =
+      handle_->core().concurrency().open(name, limit, true, me.value());
+  if (!ref) return ref.status();
+  return std::unique_ptr<ConcurrencyEngine>(
+      std::make_unique<LocalConcurrency>(handle_, name, limit, ref.value()));
+}
+
+Result<std::unique_ptr<LockEngine>> LocalStore::lock(const std::string& name,
+                                                     std::uint32_t permits) {
+  const Result<OwnerTag> me = handle_->enter();
+  if (!me) return me.status();
+  return LocalLock::open(handle_, name, permits, me.value());
+}
+
+Result<bool> LocalStore::is_locked(std::string_view name) {
+  const Result<OwnerTag> me = handle_->enter();
+  if (!me) return me.status();
+  Locks& locks = handle_->core().locks();
+  std::uint64_t waiting = 0;
+  const Result<std::vector<LockHolder>> found =
+      locks.holders(locks.name(name, 1), &waiting, me.value());
+  if (!found) return found.status();
+  return !found.value().empty();
+}
+
+Result<std::vector<EngineHolder>> LocalStore::locks() {
+  const Result<OwnerTag> me = handle_->enter();
+  if (!me) return me.status();
+  return LocalLock::shown(handle_->core(), handle_->core().locks().list());
+}
+
 Result<std::vector<std::string>> LocalStore::caches(bool tables) {
   const Result<OwnerTag> me = handle_->enter();
   if (!me) return me.status();
@@ -124,6 +170,7 @@ Result<EngineStats> LocalStore::stats() {
   if (!me) return me.status();
   const HeapStats h = handle_->core().base().heap.stats();
   layout::Header& header = handle_->core().arena().header();
+  const LimitCounts limits = handle_->core().limits().counts(now_ns());
   std::uint64_t living = 0;
   for (const OwnerInfo& o : handle_->core().base().owners.list()) living += o.alive ? 1 : 0;
   EngineStats all{{"memory_limit", h.capacity},
@@ -131,6 +178,8 @@ Result<EngineStats> LocalStore::stats() {
                   {"memory_free", h.free},
                   {"memory_used", h.size - h.free},
                   {"blocks", h.blocks},
+                  {"limits_memory", limits.bytes},
+                  {"limits_keys", limits.used},
                   {"owners", living},
                   {"reaped", header.reaped.load(std::memory_order_relaxed)},
                   {"corrupt", header.corrupt.load(std::memory_order_relaxed)},

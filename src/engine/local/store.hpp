@@ -13,6 +13,13 @@ class LocalStore final : public StoreEngine {
   Result<std::unique_ptr<CacheEngine>> cache(const CacheRequest& request) override;
   Result<std::unique_ptr<QueueEngine>> queue(const std::string& name,
                                              const QueueOptions& options) override;
+  Result<std::unique_ptr<LimiterEngine>> limiter(const std::string& name,
+                                                 const std::vector<Rate>& rates) override;
+  Result<std::unique_ptr<ConcurrencyEngine>> concurrency(const std::string& name,
+                                                         std::uint32_t limit) override;
+  Result<std::unique_ptr<LockEngine>> lock(const std::string& name, std::uint32_t permits) override;
+  Result<bool> is_locked(std::string_view name) override;
+  Result<std::vector<EngineHolder>> locks() override;
   Result<std::vector<std::string>> caches(bool tables) override;
   Result<bool> has_queue(const std::string& name) override;
   Result<std::vector<std::string>> queues() override;

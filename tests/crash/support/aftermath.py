@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any
 
 from heap_picture import HeapPicture, look_at_heap
+from limit_stories import judge_limits
 from victims import Allowed, whole
 
 import celeriac
@@ -58,12 +59,14 @@ def judge(store: celeriac.Store, allowed: Allowed) -> None:
     """What is in the store is what may be there, once; and it works."""
     store.recover()
     assert [o["pid"] for o in store.owners()] == [os.getpid()]
+    judge_locks(store)
     found = drain(store)
     assert len(set(found)) == len(found), f"doubled: {Counter(found).most_common(3)}"
     for name in found:
         assert True in allowed.messages.get(name, ()), f"message {name} is a surprise"
     for name, states in allowed.messages.items():
         assert name in found or False in states, f"message {name} is lost"
+    judge_limits(store, allowed)
     values = everything(store, allowed.keys)
     for (space, key), value in values.items():
         assert value in allowed.keys[space, key], (space, key, value, allowed.keys[space, key])
@@ -92,6 +95,13 @@ def judge(store: celeriac.Store, allowed: Allowed) -> None:
         message.ack()
     queue.delete()
     assert store.stats()["corrupt"] == 0
+
+
+def judge_locks(store: celeriac.Store) -> None:
+    """The dead hold nothing and wait for nothing; each lock is to be had, with a higher token."""
+    assert store.locks() == []
+    with store.lock("a", timeout=20) as lock, store.semaphore("s", 2, timeout=20) as semaphore:
+        assert (semaphore.token or 0) > (lock.token or 0)
 
 
 def judge_statistics(store: celeriac.Store, space: str, keys: list[str]) -> None:

@@ -13,6 +13,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import limit_stories as limits
+import lock_stories as locks
 import queue_stories as queues
 from heap_picture import largest_object
 from resizes import resize
@@ -337,6 +339,23 @@ def use_a_leaky_lane(v: Victim) -> None:
         v.ack(v.get())
 
 
+def _of_locks() -> list[Scenario]:
+    points = (
+        "lock.enter.joined",
+        "lock.grant.written",
+        "lock.grant.unwoken",
+        "lock.leave.bridged",
+        "lock.leave.unlinked",
+    )
+    left = tuple((locks.hold, point) for point in ("end", *points))
+    return [
+        Scenario("locks", locks.cycle, nth=4),
+        Scenario("many locks", locks.many, nth=2),
+        Scenario("locks of the dead", locks.after_the_dead, left, deaths=2, company=True),
+        Scenario("recover locks", locks.recover, left, deaths=3, company=True),
+    ]
+
+
 def _scenarios() -> list[Scenario]:
     holder: tuple[tuple[Story, str], ...] = ((hold_two, "end"),)
     left: tuple[tuple[Story, str], ...] = (
@@ -395,8 +414,29 @@ def _scenarios() -> list[Scenario]:
         Scenario("dedup", queues.deduplicated, nth=2),
         Scenario("visibility", queues.visibility, nth=2),
         Scenario("room", queues.room, nth=2),
+        Scenario("rate limits", limits.rates, nth=4),
+        Scenario(
+            "rate limits after a death",
+            limits.take_lists_again,
+            ((limits.rates, "limits.together.half"),),
+        ),
+        Scenario("concurrency limits", limits.concurrency),
+        Scenario(
+            "many concurrency limits",
+            limits.many_names,
+            nth=1,
+            others=("owners.", "namespaces.", "store.", "heap.", "mutex."),
+            memory="8M",
+        ),
+        Scenario(
+            "concurrency limits after a death",
+            limits.wait_for_the_dead,
+            ((limits.die_inside, "end"),),
+            deaths=2,
+        ),
         Scenario("poison", queues.after_poison, ((queues.poison, "end"),), deaths=2, nth=2),
         Scenario("put to a sleeper", queues.put_two, ((queues.blocked_consumer, "end"),)),
+        *_of_locks(),
         Scenario("recover", recover, left, deaths=3),
         Scenario("take over", take_over, left, deaths=2),
         Scenario("set after a death", set_again, ((set_table, "cache.set.pending"),)),

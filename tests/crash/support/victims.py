@@ -123,10 +123,12 @@ def whole(raw: bytes) -> str:
 
 @dataclass
 class Allowed:
-    """What may be found: messages by name, keys with their values (None = absent)."""
+    """What may be found: messages by name, keys with their values (None = absent), limits."""
 
     messages: dict[str, set[bool]] = field(default_factory=dict)
     keys: dict[tuple[str, str], set[Any]] = field(default_factory=dict)
+    limits: dict[str, set[int]] = field(default_factory=dict)  # what is left of each key's
+    concurrencies: dict[str, int] = field(default_factory=dict)  # the limit of each name
     gone: bool = False  # the store may have been destroyed
 
     def take(self, told: list[dict[str, Any]]) -> None:
@@ -151,6 +153,12 @@ class Allowed:
         if "set" in change:
             space, key, value = change["set"]
             settle(self.keys, (space, key), None, value)
+        if "left" in change:
+            key, left = change["left"]
+            settle(self.limits, key, 10, left)
+        if "concurrency" in change:
+            name, limit = change["concurrency"]
+            self.concurrencies[name] = limit
         if "clear" in change:
             for space, key in self.keys:
                 if space == change["clear"]:

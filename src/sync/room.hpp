@@ -1,14 +1,14 @@
-// Waiting for room: putters that may wait sleep on a futex until somebody makes room. There is one
-// for each queue (max_length) and one for the store (memory, slots).
+// Waiting for room: who may wait sleeps on a futex until somebody makes room. There is one word for
+// each queue (max_length), one for the store (memory, slots), and one for each concurrency limit.
 //
 //   RoomWord.signal    the futex; rises with each wake-up
 //   RoomWord.waiting   somebody may sleep
 //
-// Putter: read `signal`; waiting = 1; try again; sleep while `signal` is what it was.
+// Sleeper: read `signal`; waiting = 1; try again; sleep while `signal` is what it was.
 // Waker:  make room; if `waiting`: waiting = 0, signal + 1, wake. If it woke any, waiting = 1.
-// All of these are seq_cst. So either the putter's last try finds the room, or the waker sees
-// `waiting`, and its new signal is later than what the putter read: the putter doesn't sleep, or is
-// woken. Only a putter that came between `waiting = 0` and a wake-up of others could be forgotten,
+// All of these are seq_cst. So either the sleeper's last try finds the room, or the waker sees
+// `waiting`, and its new signal is later than what the sleeper read: it doesn't sleep, or is
+// woken. Only a sleeper that came between `waiting = 0` and a wake-up of others could be forgotten,
 // and for that `waiting` is set again when anybody was woken.
 //
 // Who waits for memory looks once a second as well: tables and caches give it back too, and don't
