@@ -10,10 +10,10 @@ namespace celeriac {
 
 class Locks::Section {
  public:
-  Section(Locks& locks, layout::LockBucket& bucket, OwnerTag me,
+  Section(Locks& locks, layout::LockBucket& of, OwnerTag me,
           std::uint64_t patience_ns = kMutexPatience)
-      : bucket(bucket),
-        mutex_(bucket.mutex, locks.base_.owners),
+      : bucket(of),
+        mutex_(of.mutex, locks.base_.owners),
         guard_(mutex_, mutex_.lock_within(me, patience_ns)) {
     if (!guard_.recovered()) return;
     locks.relink(bucket);

@@ -24,7 +24,7 @@ Each module imports only from those before it; the package reads from the bottom
 - results: ``result_table`` (keys and values), ``chord_entry`` and ``chords`` (their callbacks,
   whoever dies), ``results`` (the result backend)
 - to opt in: ``amqp`` (a shorter way for tasks to the broker), ``beat`` (the scheduler of any number
-  of beats), ``once`` (tasks of which one runs at a time)
+  of beats), ``once`` (tasks of which one runs at a time), ``rate_limit`` (so many in so much time)
 """
 
 from __future__ import annotations
@@ -36,8 +36,9 @@ from celeriac.celery.register import TRANSPORT, register_transports
 if TYPE_CHECKING:
     from celeriac.celery.amqp import AMQP as AMQP
     from celeriac.celery.once import lock_once as lock_once
+    from celeriac.celery.rate_limit import RateLimit as RateLimit
 
-__all__ = ["AMQP", "TRANSPORT", "lock_once", "register_transports"]
+__all__ = ["AMQP", "TRANSPORT", "RateLimit", "lock_once", "register_transports"]
 
 
 def __getattr__(name: str) -> Any:
@@ -50,4 +51,8 @@ def __getattr__(name: str) -> Any:
         from celeriac.celery.once import lock_once
 
         return lock_once
+    if name == "RateLimit":
+        from celeriac.celery.rate_limit import RateLimit
+
+        return RateLimit
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -35,15 +35,15 @@ from celeriac.celery.transport import Transport, store_url
 from celeriac.errors import ConfigurationError
 from celeriac.store import get_default
 
-__all__ = ["lock_once"]
+__all__ = ["lock_once", "store_of"]
 
 logger = get_task_logger(__name__)
 
 _ENDLESS = 2**31
 
 
-def _store_of(app: Any) -> Any:
-    """The store in which the app's locks lie. Raises ConfigurationError when it has none."""
+def store_of(app: Any, what: str = "lock_once") -> Any:
+    """The store in which the app's locks and limits lie. Raises ConfigurationError without one."""
     with app.connection_for_write() as connection:
         if issubclass(connection.get_transport_cls(), Transport):
             options = checked(connection.transport_options, BROKER_OPTIONS)
@@ -55,7 +55,7 @@ def _store_of(app: Any) -> Any:
         return get_default()
     except ConfigurationError:
         raise ConfigurationError(
-            "lock_once has no store: neither broker_url nor result_backend is celeriac+shm://NAME; "
+            f"{what} has no store: neither broker_url nor result_backend is celeriac+shm://NAME; "
             "give store=, or call celeriac.set_default(store)"
         ) from None
 
@@ -97,7 +97,7 @@ def lock_once(
             task = current_task._get_current_object() if current_task else None
             bound = bool(args) and task is not None and args[0] is task
             name = keys.of((None, *args[1:]) if bound and key is None else args, kwargs)
-            where = once.opened(store) if store is not None else _store_of(current_app)
+            where = once.opened(store) if store is not None else store_of(current_app)
             lock = where.lock(f"celery:{name}", ttl)
             if not lock.acquire(timeout):
                 logger.info("%s is running already: skipped", name)
