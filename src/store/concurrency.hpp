@@ -78,10 +78,10 @@ class Concurrency {
 
   // Takes a place if there is one. kGone: the name has another record by now. kNotEnoughMemory,
   // kLockTimeout. Thread-safe, lock-free but after a limit was lowered. Crash-safe: one CAS.
-  Result<Entered> enter(const ConcurrencyRef& ref, OwnerTag me, ConcurrencyPlace* place);
+  Result<Entered> enter(const ConcurrencyRef& ref, OwnerTag me, ConcurrencyPlace* taken);
   // Gives it back; kNotOwner when it isn't this process's (any more). Thread-safe.
   // Crash-safe: one CAS; C4.
-  Status leave(const ConcurrencyPlace& place, OwnerTag me);
+  Status leave(const ConcurrencyPlace& taken, OwnerTag me);
   // How many are in.
   std::uint32_t inside(const ConcurrencyRef& ref);
 

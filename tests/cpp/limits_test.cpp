@@ -137,7 +137,9 @@ TEST_F(LimitsTest, SlotsThatGoFromKeyToKeyUnderThreadsKeepKeysApart) {
       const std::uint64_t now = time.fetch_add(10 * kMillisecond);
       const bool first = hit(p, key, now, 2);
       const bool second = hit(p, key, now);
-      if (!first || second) ++wrong;
+      // When others have let a second pass meanwhile, they may have taken the idle key's slot.
+      const bool idle = time >= now + kSecond;
+      if (!first || (second && !idle)) ++wrong;
     }
   });
   EXPECT_EQ(wrong, 0);

@@ -12,11 +12,11 @@ class LocalLock final : public LockEngine {
                                                   const std::string& name, std::uint32_t permits,
                                                   OwnerTag me);
   // With pid and command of the owners.
-  static std::vector<EngineHolder> shown(LocalCore& core, const std::vector<LockHolder>& holders);
+  static std::vector<EngineHolder> shown(LocalCore& core, const std::vector<LockHolder>& found);
 
-  LocalLock(std::shared_ptr<LocalHandle> handle, const std::string& name, std::uint32_t permits)
+  LocalLock(std::shared_ptr<LocalHandle> handle, std::string name, std::uint32_t permits)
       : handle_(std::move(handle)),
-        text_(name),
+        text_(std::move(name)),
         name_(handle_->core().locks().name(text_, permits)) {}
 
   Result<LockTaken> acquire(std::uint64_t lease_ns, std::uint64_t deadline_ns) override;
