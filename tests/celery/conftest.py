@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import tempfile
@@ -63,6 +64,14 @@ def connect(store_url: str) -> Iterator[Callable[..., kombu.Connection]]:
     yield make
     for connection in opened:
         connection.release()
+
+
+@pytest.fixture(autouse=True)
+def log_level() -> Iterator[None]:
+    """Celery sets that of the root logger for a worker in this process, and leaves it so."""
+    before = logging.root.level
+    yield
+    logging.root.setLevel(before)
 
 
 @pytest.fixture
