@@ -160,9 +160,13 @@ def test_a_management_command(store: celeriac.Store) -> None:
     assert command.stdout.text.startswith("command is running already")
 
 
+def printed(text: str) -> None:
+    print(text)
+
+
 def test_to_standard_error(store: celeriac.Store, capsys: pytest.CaptureFixture[str]) -> None:
     with store.lock("x"):
-        assert celeriac.lock_once("x")(print)("not printed") is None
+        assert celeriac.lock_once("x")(printed)("not printed") is None
     said = capsys.readouterr()
     assert said.out == ""
     assert said.err.startswith("x is running already in process ")
@@ -184,6 +188,6 @@ def test_a_process_that_died_left_nothing(store: celeriac.Store, python: Python)
 def test_without_a_store() -> None:
     celeriac.set_default(None)
     with pytest.raises(celeriac.ConfigurationError, match="no default store"):
-        celeriac.lock_once("x")(print)()
+        celeriac.lock_once("x")(printed)("not printed")
     with pytest.raises(TypeError, match="store= is a store or a function that gives one, not int"):
-        celeriac.lock_once("x", store=5)(print)()
+        celeriac.lock_once("x", store=5)(printed)("not printed")
