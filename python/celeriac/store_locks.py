@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from celeriac import checks
+from celeriac.concurrency import ConcurrencyInfo
 from celeriac.errors import ConfigurationError
 from celeriac.leaders import Leader
 from celeriac.lock_base import LockInfo
@@ -106,6 +107,17 @@ class StoreLocks:
             kind, _, name = one.pop("name").partition(":")
             found.append(LockInfo(kind=kind, name=name, **one))
         return found
+
+    def concurrencies(self) -> list[ConcurrencyInfo]:
+        """All concurrency limits that somebody is in; in no order."""
+        return [ConcurrencyInfo._make(one) for one in self._core.concurrencies()]
+
+    def _locks_by_name(self) -> dict[str, dict[str, int]]:
+        found: dict[str, dict[str, int]] = {}
+        for one in self.locks():
+            counts = found.setdefault(f"{one.kind} {one.name}", {"holders": 0, "waiting": 0})
+            counts["holders" if one.holds else "waiting"] += 1
+        return dict(sorted(found.items()))
 
 
 def _named(kind: str, name: object) -> str:

@@ -120,6 +120,17 @@ def test_a_role_of_one_s_own(location: str) -> None:
     assert visit(location, "tenants", **settings) == {"a": [200, 200, 429], "b": [200, 200, 429]}
 
 
+def test_a_role_without_a_limit(location: str) -> None:
+    settings = {"RATE_LIMITS": LIMITS, "RATE_LIMIT_ROLE": "__main__.wrong_role"}
+    done = run(location, settings, "unknown role")
+    assert json.loads(done.stdout) == [200] * 6
+    assert done.stderr.count("the role 'guset', which RATE_LIMITS in CELERIAC doesn't have") == 1
+    done = run(location, settings, "no role")
+    assert json.loads(done.stdout) == {"5": [500], "list": [500]}
+    assert "(role, key) or None: 5 is no role" in done.stderr
+    assert "['guest'] is no role" in done.stderr
+
+
 def test_shadow(location: str) -> None:
     found = visit(location, "three", RATE_LIMITS=LIMITS, RATE_LIMIT_SHADOW=True)
     assert [a["status"] for a in found] == [200] * 3

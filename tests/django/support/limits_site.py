@@ -84,6 +84,11 @@ def tenant(request: HttpRequest) -> tuple[str, str]:
     return "guest", request.headers.get("X-Tenant", "nobody")
 
 
+def wrong_role(request: HttpRequest) -> Any:
+    """For RATE_LIMIT_ROLE: what a bug may return."""
+    return {"guset": "guset", "5": 5, "list": ["guest"]}[request.headers["X-Tenant"]]
+
+
 urlpatterns = [
     path(name, view)
     for name, view in (
@@ -192,6 +197,13 @@ SCENARIOS: dict[str, Any] = {
         "got": statuses("/posted", 3),
     },
     "three": lambda: get("/page", 3),
+    "unknown role": lambda: statuses("/page", 6, headers={"x-tenant": "guset"}),
+    "no role": lambda: {
+        name: statuses(
+            "/page", client=Client(raise_request_exception=False), headers={"x-tenant": name}
+        )
+        for name in ("5", "list")
+    },
     "tenants": lambda: {
         name: statuses("/page", 3, headers={"x-tenant": name}) for name in ("a", "b")
     },
