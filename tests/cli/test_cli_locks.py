@@ -25,9 +25,7 @@ def lines_of(text: str, name: str) -> list[list[str]]:
     return [line.split() for line in text.splitlines() if name in line]
 
 
-def test_who_holds_and_who_waits(
-    store: celeriac.Store, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_who_holds_and_who_waits(store: celeriac.Store, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["locks", store.url]) == FINE
     assert capsys.readouterr().out == "no locks\n"
     report = store.lock("report", ttl=3600)

@@ -20,16 +20,16 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "locks",
         locks,
         "show who holds locks, and who waits",
-        "Shows all who hold a lock, a semaphore or a leadership, or wait for one: first come, first "
-        "shown. Changes nothing.",
+        "Shows all who hold a lock, a semaphore or a leadership, or wait for one: first come, "
+        "first shown. Changes nothing.",
     )
     _command(
         commands,
         "limits",
         limits,
         "show what limits are in use",
-        "Shows how many keys of rate limits are in use, what memory they take, and each concurrency "
-        "limit that somebody is in. Changes nothing.",
+        "Shows how many keys of rate limits are in use, what memory they take, and each "
+        "concurrency limit that somebody is in. Changes nothing.",
     )
 
 

@@ -53,6 +53,7 @@ settings.configure(
 )
 django.setup()
 
+import celeriac  # noqa: E402 - after the settings
 from celeriac.django import ratelimit  # noqa: E402 - after the settings
 
 
@@ -185,6 +186,13 @@ async def async_requests() -> Any:
     }
 
 
+def raised(role: str) -> str:
+    try:
+        return str(statuses("/page", headers={"x-tenant": role}))
+    except celeriac.ConfigurationError as error:
+        return str(error)
+
+
 SCENARIOS: dict[str, Any] = {
     "by_address": by_address,
     "behind_proxies": behind_proxies,
@@ -198,12 +206,7 @@ SCENARIOS: dict[str, Any] = {
     },
     "three": lambda: get("/page", 3),
     "unknown role": lambda: statuses("/page", 6, headers={"x-tenant": "guset"}),
-    "no role": lambda: {
-        name: statuses(
-            "/page", client=Client(raise_request_exception=False), headers={"x-tenant": name}
-        )
-        for name in ("5", "list")
-    },
+    "no role": lambda: [raised(name) for name in ("5", "list")],
     "tenants": lambda: {
         name: statuses("/page", 3, headers={"x-tenant": name}) for name in ("a", "b")
     },
