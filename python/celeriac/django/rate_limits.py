@@ -34,7 +34,7 @@ from django.core.exceptions import MiddlewareNotUsed
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
-from celeriac.django import client, conf, refusals, roles
+from celeriac.django import client, conf, decisions, refusals, roles
 from celeriac.errors import CeleriacError, ConfigurationError
 from celeriac.limits import Decision, Limiter
 
@@ -100,7 +100,9 @@ class RateLimitMiddleware:
         rate = self.settings.rate_limits[role]
         if rate is None:
             return None
-        decision = self._of_role(role, rate).hit(f"{role}:{key}")
+        on_error = "allow" if self.settings.rate_limit_shadow else self.settings.rate_limit_on_error
+        limiter = functools.partial(self._of_role, role, rate)
+        decision = decisions.decide(limiter, f"{role}:{key}", rate, on_error)
         setattr(request, _DECIDED, (role, decision))
         return None if decision else refusals.too_many(request, role, decision)
 
@@ -188,6 +190,12 @@ def ratelimit(
         own = name or f"view {view.__module__}.{view.__qualname__}"
         made: list[Limiter] = []
 
+        def limiter() -> Limiter:
+            if not made:
+                options = {"burst": burst, "algorithm": algorithm}
+                made.append(_limiter(rate, own, on_error, shadow, **options))
+            return made[0]
+
         def decide(request: HttpRequest) -> HttpResponseBase | None:
             request.limited = getattr(request, "limited", False)
             if counted and request.method not in counted:
@@ -195,10 +203,7 @@ def ratelimit(
             counted_by = _key(request, key)
             if counted_by is None:
                 return None
-            if not made:
-                options = {"burst": burst, "algorithm": algorithm}
-                made.append(_limiter(rate, own, on_error, shadow, **options))
-            decision = made[0].hit(counted_by)
+            decision = decisions.decide(limiter, counted_by, rate, "allow" if shadow else on_error)
             setattr(request, _DECIDED, (own, decision))
             if decision:
                 return None
