@@ -14,8 +14,8 @@ A fixed window is an int, added to in one step. What else a key has is changed b
 so that a process may be killed anywhere:
 
 - moving window: times and running sums of the hits of the last window, one for each of its
-  ``TICKS`` ticks. Hits of one tick count as if they came with its last: never early, at most 1/``TICKS`` of the
-  window late.
+  ``TICKS`` ticks. Hits of one tick count as if they came with its last: none stops counting early,
+  and none more than 1/``TICKS`` of the window late.
 - sliding window: (begin of the window, hits of the one before, hits of it); it begins with a key's
   first hit, as in `limits`' own Redis storage.
 
