@@ -10,7 +10,7 @@ import pickle  # noqa: F401
 from typing import TYPE_CHECKING, Any
 
 from celeriac.cache import Cache, CacheStats
-from celeriac.concurrency import Concurrency, Slot
+from celeriac.concurrency import Concurrency, ConcurrencyInfo, Slot
 from celeriac.decorators import cached, evict
 from celeriac.errors import (
     CeleriacError,
@@ -59,6 +59,7 @@ __all__ = [
     "CacheStats",
     "CeleriacError",
     "Concurrency",
+    "ConcurrencyInfo",
     "ConfigurationError",
     "Consumer",
     "Counts",

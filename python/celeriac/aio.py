@@ -435,6 +435,7 @@ class AsyncStore(Handle):
     has_queue = twin(sync.Store.has_queue)
     queues = twin(sync.Store.queues)
     locks = twin(sync.Store.locks)
+    concurrencies = twin(sync.Store.concurrencies)
     stats = twin(sync.Store.stats)
     owners = twin(sync.Store.owners)
     recover = twin(sync.Store.recover)

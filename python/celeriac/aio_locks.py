@@ -14,14 +14,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from celeriac import aio_fill, leases
+from celeriac.aio_twins import Handle
 from celeriac.errors import LockLost, NotOwner
 from celeriac.leaders import Leader
 from celeriac.lock_base import Holder, Named
 from celeriac.locks import Lock, Semaphore
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
-
     from celeriac._core import Lock as CoreLock
 
 _Kind = TypeVar("_Kind", bound=Named)
@@ -46,7 +45,7 @@ async def _granted(core: CoreLock, place: int, seconds: float) -> int:
             core.leave(place)
 
 
-class AsyncNamed(Generic[_Kind]):
+class AsyncNamed(Handle, Generic[_Kind]):
     """What the locks of asyncio have in common. See the plain ones for what the calls do."""
 
     def __init__(self, lock: _Kind) -> None:
@@ -55,10 +54,6 @@ class AsyncNamed(Generic[_Kind]):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r}>"
-
-    def __await__(self: _Self) -> Generator[Any, None, _Self]:
-        yield from asyncio.sleep(0).__await__()
-        return self
 
     def _owner(self) -> object:
         """Whose acquisitions are the caller's: those of its task."""
@@ -78,6 +73,11 @@ class AsyncNamed(Generic[_Kind]):
     def timeout(self) -> float | None:
         """Seconds that ``async with`` waits; None: for ever."""
         return self.sync.timeout
+
+    @property
+    def renews(self) -> bool:
+        """Whether a lease is renewed while it is held."""
+        return self.sync.renews
 
     @property
     def on_lost(self) -> Callable[[Any], object] | None:

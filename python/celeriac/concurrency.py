@@ -6,11 +6,19 @@ import os
 import threading
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 from celeriac import checks, green
 from celeriac._core import Concurrency as CoreConcurrency
 from celeriac.errors import LockTimeout, NotOwner
+
+
+class ConcurrencyInfo(NamedTuple):
+    """A concurrency limit that somebody is in; see `Store.concurrencies`."""
+
+    name: str
+    limit: int
+    in_use: int
 
 
 class Slot:

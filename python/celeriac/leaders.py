@@ -51,7 +51,7 @@ class Leader(Named):
     def is_leader(self) -> bool:
         """Whether this handle leads now; costs next to nothing. Of a lease that may be over: no."""
         held = self.mine(self)
-        return held is not None and time.monotonic() < held.ends
+        return held is not None and time.monotonic() < self._ends(held)
 
     def __iter__(self) -> Iterator[int]:
         """The fencing token, again and again while this leads; waits while another does.

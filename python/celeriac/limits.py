@@ -171,11 +171,14 @@ class Limiter:
                 self._on_error,
                 error,
             )
-        rate = self.rates[0]
-        allowed = self._on_error == "allow"
-        return Decision(
-            allowed, rate.burst, rate.burst if allowed else 0, 0.0 if allowed else _RETRY, 0.0, rate
-        )
+        return undecided(self.rates[0], self._on_error)
+
+
+def undecided(rate: Rate, on_error: str) -> Decision:
+    """What `on_error` decides while a store can't."""
+    if on_error == "allow":
+        return Decision(True, rate.burst, rate.burst, 0.0, 0.0, rate)
+    return Decision(False, rate.burst, 0, _RETRY, 0.0, rate)
 
 
 def _deadline(timeout: float | None) -> float | None:
@@ -341,4 +344,4 @@ def make_limiter(
         on_error=on_error,
         shadow=shadow,
     )
-    return Limiter(core, name, parsed, on_error, again)
+    return Limiter(core, name, parsed, "allow" if shadow else on_error, again)

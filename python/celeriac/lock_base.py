@@ -11,22 +11,26 @@ What is held is the store's; what a handle knows is which acquisitions are its o
   fork counts as nothing, and the store refuses it as well.
 - L4  What may have been lost is never said to be held: of a lease the handle remembers an end that
   is no later than the store's.
+- L5  A lease with ``renew=True`` is renewed when a third of it is over, by a thread that stands
+  still when the process does. Who renews and who releases take turns, so that a release is never
+  told as a loss.
 
 Killed at any instruction: the kernel tells the others, and who waits first has the lock.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, TypeVar
 
 from celeriac import checks, green, leases
-from celeriac.errors import LockLost, LockTimeout, NotOwner
+from celeriac.errors import CeleriacError, LockLost, LockTimeout, NotOwner
 
 if TYPE_CHECKING:
     from celeriac._core import Lock as CoreLock
@@ -111,11 +115,13 @@ class Named:
         "_again",
         "_held",
         "_path",
+        "_renewed",
         "_wait",
         "core",
         "lease",
         "name",
         "on_lost",
+        "renews",
         "timeout",
         "ttl",
     )
@@ -130,6 +136,7 @@ class Named:
         ttl: float | None,
         timeout: float | None,
         on_lost: Callable[[Any], object] | None,
+        renew: bool = False,
     ) -> None:
         self.core = core
         self._path = path
@@ -139,6 +146,10 @@ class Named:
         self._wait = FOR_EVER if timeout is None else checks.limited(timeout, "timeout", 0)
         if on_lost is not None:
             self._check_on_lost(on_lost)
+        if checks.yes_or_no(renew, "renew") and not self.lease:
+            raise ValueError("renew=True without ttl=: only a lease is renewed")
+        self._renewed: dict[int, float] = {}
+        self.renews = renew
         self.name = name
         self.ttl = ttl
         self.timeout = timeout
@@ -185,8 +196,19 @@ class Named:
         now = time.monotonic()
         left = self.left(token)
         self._held[who] = (place, token, 1, forks, now + left)
-        if self.on_lost is not None:
-            leases.watch(token, left, self._lost)
+        self._watch(place, token, left)
+
+    def _watch(self, place: int, token: int, left: float) -> None:
+        """Have the lease renewed, or told about; `left` seconds of it are left."""
+        if self.renews:
+            renew = functools.partial(self._renew_for_holder, place)
+            leases.renewals.watch(token, left / 3, renew)
+        elif self.on_lost is not None:
+            leases.losses.watch(token, left, self._lost)
+
+    def _ends(self, held: Held) -> float:
+        """When its lease is over at the earliest."""
+        return max(held.ends, self._renewed.get(held.token, 0.0))
 
     def mine(self, who: object) -> Held | None:
         """What `who` holds, as far as is remembered."""
@@ -204,7 +226,6 @@ class Named:
         if held is None:
             raise self._not_owner()
         self._end(held)
-        del self._held[who]
 
     def prolong(self, who: object, ttl: float | None) -> None:
         """Renew. Raises NotOwner, LockLost."""
@@ -218,22 +239,47 @@ class Named:
         except (LockLost, NotOwner) as error:
             del self._held[who]
             raise self._said(error) from None
+        self._renewed.pop(held.token, None)
         self._held[who] = held._replace(ends=ends)
-        if self.on_lost is not None:
-            leases.watch(held.token, seconds, self._lost)
+        self._watch(held.place, held.token, seconds)
 
     # ---- their parts
 
     def _end(self, held: Held) -> None:
-        if self.on_lost is not None:
+        with leases.turn if self.lease else nullcontext():
             leases.forget(held.token)
-        try:
-            self.core.release(held.place)
-        except (LockLost, NotOwner) as error:
-            for who, one in list(self._held.items()):
-                if one[0] == held.place:
-                    del self._held[who]
-            raise self._said(error) from None
+            self._renewed.pop(held.token, None)
+            try:
+                self.core.release(held.place)
+            except (LockLost, NotOwner) as error:
+                self._drop(held)
+                raise self._said(error) from None
+            self._drop(held)
+
+    def _drop(self, held: Held) -> None:
+        for who, one in list(self._held.items()):
+            if one[0] == held.place:
+                del self._held[who]
+
+    def _renew_for_holder(self, place: int, token: int) -> None:
+        with leases.turn:
+            if not self._holds(token):
+                return
+            ends, again = time.monotonic() + self.lease, self.lease / 3
+            try:
+                self.core.renew(place, self.lease)
+                self._renewed[token] = ends
+            except LockTimeout:  # a stopped process is in the way
+                again = self.lease / 20
+            except CeleriacError as error:
+                leases.logger.warning("%s", self._said(error))
+                self._renewed.pop(token, None)
+                leases.losses.watch(token, 0.0, self._lost)
+                return
+            leases.renewals.watch(token, again, functools.partial(self._renew_for_holder, place))
+
+    def _holds(self, token: int) -> bool:
+        return any(one[1] == token and one[3] == forks for one in list(self._held.values()))
 
     def _said(self, error: Exception) -> Exception:
         return type(error)(f"{self.kind} {self.name!r}: {error}")
@@ -243,8 +289,7 @@ class Named:
 
     def _lost(self, token: int) -> None:
         """The lease of that token has ended: tell who holds it, if he thinks so still."""
-        held = [one for one in list(self._held.values()) if one[1] == token]
-        if held and self.on_lost is not None:
+        if self.on_lost is not None and self._holds(token):
             self.on_lost(self)
 
     def take_within(self, seconds: float) -> tuple[int, int]:

@@ -22,11 +22,12 @@ class Lock(Named):
     Pickles as its store's URL and its arguments, and holds nothing there.
     """
 
-    __slots__ = ("_simple", "reentrant")
+    __slots__ = ("_alone", "_simple", "reentrant")
 
     def __init__(self, *arguments: Any, reentrant: bool) -> None:
         super().__init__(*arguments)
         self.reentrant = checks.yes_or_no(reentrant, "reentrant")
+        self._alone = not reentrant and not self.renews  # nobody else may end or renew it meanwhile
         self._simple = not reentrant and not self.lease
         if reentrant:
             self._held = _reentrant.setdefault((self._path, self.name), Holds())
@@ -52,7 +53,8 @@ class Lock(Named):
         """See Named.release."""
         who = getattr(threads, "me", None)
         held = self._held.get(who)
-        if held is None or held[2] != 1 or held[3] != lock_base.forks or self.on_lost is not None:
+        plain = self._alone and self.on_lost is None
+        if held is None or held[2] != 1 or held[3] != lock_base.forks or not plain:
             super().release()
             return
         try:
@@ -87,7 +89,7 @@ class Lock(Named):
         """Remember an acquisition. What `who` had before was lost, or it would not be here."""
         before = self._held.get(who)
         super().keep(who, place, token)
-        if before is not None and self.on_lost is not None:
+        if before is not None and self.lease:
             leases.forget(before[1])
 
     def refuse_to_wait_for(self, who: object) -> None:
@@ -128,8 +130,7 @@ class Semaphore(Named):
         with self._lock:
             self._permits.append(held)
             self._held[token] = held
-        if self.on_lost is not None:
-            leases.watch(token, left, self._lost)
+        self._watch(place, token, left)
 
     def mine(self, who: object) -> Held | None:
         """The permit that was acquired last."""
@@ -164,8 +165,7 @@ class Semaphore(Named):
                     self._permits.remove(held)
                     self._held.pop(held.token, None)
                     raise self._said(error) from None
-                if self.on_lost is not None:
-                    leases.watch(held.token, seconds, self._lost)
+                self._watch(held.place, held.token, seconds)
 
     def locked(self) -> bool:
         """Whether all permits are taken, by those who live."""

@@ -324,7 +324,8 @@ class Store(StoreLocks):
 
     def stats(self) -> dict[str, Any]:
         """Memory in bytes, living owners, what recovery did; counts by cache, by prefix of keys
-        (see :meth:`Cache.stats_by_prefix`; without entries and bytes), table and queue."""
+        (see :meth:`Cache.stats_by_prefix`; without entries and bytes), table, queue, lock and
+        concurrency limit in use."""
         stats: dict[str, Any] = dict(self._core.stats())
         stats["url"] = self.url
         stats["path"] = self.path
@@ -334,6 +335,10 @@ class Store(StoreLocks):
         stats["prefixes"] = {name: self._counted(name) for name in stats["caches"]}
         stats["tables"] = {
             name: self.table(name).stats()._asdict() for name in sorted(self.tables())
+        }
+        stats["locks"] = self._locks_by_name()
+        stats["concurrency"] = {
+            one.name: {"in_use": one.in_use, "limit": one.limit} for one in self.concurrencies()
         }
         stats["queues"] = {}
         for name in sorted(self.queues()):

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from celeriac import checks
+from celeriac.concurrency import ConcurrencyInfo
 from celeriac.errors import ConfigurationError
 from celeriac.leaders import Leader
 from celeriac.lock_base import LockInfo
@@ -35,6 +36,7 @@ class StoreLocks:
         reentrant: bool = False,
         *,
         timeout: float | None = None,
+        renew: bool = False,
         on_lost: Callable[[Any], object] | None = None,
     ) -> Lock:
         """A lock by name, for all threads and processes of the host, first come first served.
@@ -45,16 +47,18 @@ class StoreLocks:
             and releases it as often.
         :param timeout: seconds that ``with`` waits before it raises LockTimeout, and ``acquire()``
             when it is given none; None: for ever.
+        :param renew: whether the lease is renewed, by a thread, for as long as it is held and the
+            process isn't stopped; then ``ttl`` says how soon another has the lock of one that is.
         :param on_lost: called with the lock, in a thread of its own, when its lease ends while it
-            is held.
+            is held; with ``renew`` when it couldn't be renewed in time.
 
         Raises TypeError, ValueError; ConfigurationError for a name that isn't 1 to 1,000 bytes.
         Locks aren't evicted when memory is short, and take none while nobody holds or waits.
         """
         core = self._core.lock(_named("lock", name), 1)
-        asked = {"ttl": ttl, "reentrant": reentrant, "timeout": timeout, "on_lost": on_lost}
-        again = functools.partial(self.lock, name, **asked)  # type: ignore[arg-type]
-        return Lock(core, self.path, name, again, ttl, timeout, on_lost, reentrant=reentrant)
+        asked = {"ttl": ttl, "timeout": timeout, "on_lost": on_lost, "renew": renew}
+        again = functools.partial(self.lock, name, reentrant=reentrant, **asked)  # type: ignore[arg-type]
+        return Lock(core, self.path, name, again, ttl, timeout, on_lost, renew, reentrant=reentrant)
 
     def semaphore(
         self,
@@ -63,6 +67,7 @@ class StoreLocks:
         *,
         ttl: float | None = None,
         timeout: float | None = None,
+        renew: bool = False,
         on_lost: Callable[[Any], object] | None = None,
     ) -> Semaphore:
         """A semaphore by name: at most ``permits`` (1 to 65,535) are held at once on the host.
@@ -72,12 +77,19 @@ class StoreLocks:
         """
         checks.whole(permits, "permits", 1, 65_535)
         core = self._core.lock(_named("semaphore", name), permits)
-        asked = {"ttl": ttl, "timeout": timeout, "on_lost": on_lost}
+        asked = {"ttl": ttl, "timeout": timeout, "on_lost": on_lost, "renew": renew}
         again = functools.partial(self.semaphore, name, permits, **asked)  # type: ignore[arg-type]
-        return Semaphore(core, self.path, name, again, ttl, timeout, on_lost, permits=permits)
+        return Semaphore(
+            core, self.path, name, again, ttl, timeout, on_lost, renew, permits=permits
+        )
 
     def leader(
-        self, name: str, *, ttl: float | None = None, timeout: float | None = None
+        self,
+        name: str,
+        *,
+        ttl: float | None = None,
+        timeout: float | None = None,
+        renew: bool = False,
     ) -> Leader:
         """An election by name: of all processes that ask, one leads, and the others wait.
 
@@ -85,8 +97,8 @@ class StoreLocks:
         For the rest see `lock`.
         """
         core = self._core.lock(_named("leader", name), 1)
-        again = functools.partial(self.leader, name, ttl=ttl, timeout=timeout)
-        return Leader(core, self.path, name, again, ttl, timeout, None)
+        again = functools.partial(self.leader, name, ttl=ttl, timeout=timeout, renew=renew)
+        return Leader(core, self.path, name, again, ttl, timeout, None, renew)
 
     def locks(self) -> list[LockInfo]:
         """All who hold a lock, a semaphore or a leadership, or wait for one; in no order."""
@@ -95,6 +107,17 @@ class StoreLocks:
             kind, _, name = one.pop("name").partition(":")
             found.append(LockInfo(kind=kind, name=name, **one))
         return found
+
+    def concurrencies(self) -> list[ConcurrencyInfo]:
+        """All concurrency limits that somebody is in; in no order."""
+        return [ConcurrencyInfo._make(one) for one in self._core.concurrencies()]
+
+    def _locks_by_name(self) -> dict[str, dict[str, int]]:
+        found: dict[str, dict[str, int]] = {}
+        for one in self.locks():
+            counts = found.setdefault(f"{one.kind} {one.name}", {"holders": 0, "waiting": 0})
+            counts["holders" if one.holds else "waiting"] += 1
+        return dict(sorted(found.items()))
 
 
 def _named(kind: str, name: object) -> str:

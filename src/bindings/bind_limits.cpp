@@ -113,6 +113,17 @@ std::uint64_t refund_rate(
 
 }  // namespace
 
+// (name, limit, how many are in) of each that somebody is in.
+py::list concurrencies_of(StoreHandle& s) {
+  py::list all;
+  for (const EngineUse& use : take(s.engine->concurrencies())) {
+    PyObject* name =
+        PyUnicode_DecodeUTF8(use.name.data(), static_cast<Py_ssize_t>(use.name.size()), "replace");
+    all.append(py::make_tuple(py::reinterpret_steal<py::object>(name), use.limit, use.inside));
+  }
+  return all;
+}
+
 void register_limits(py::module_& m) {
   py::class_<LimiterHandle> limiter(m, "Limiter");
   add_methods(reinterpret_cast<PyTypeObject*>(limiter.ptr()), limiter_methods());

@@ -138,6 +138,7 @@ void register_store(py::module_& m) {
           },
           py::arg("name"), py::arg("permits"))
       .def("locks", &locks_of)
+      .def("concurrencies", &concurrencies_of)
       .def(
           "is_locked",
           [](StoreHandle& s, const std::string& name) { return take(s.engine->is_locked(name)); },

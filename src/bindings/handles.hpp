@@ -66,5 +66,6 @@ struct StoreHandle {
 
 // All who hold a lock of the store or wait for one (bind_lock.cpp).
 pybind11::list locks_of(StoreHandle& store);
+pybind11::list concurrencies_of(StoreHandle& store);
 
 }  // namespace celeriac::bindings

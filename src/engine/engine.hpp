@@ -260,6 +260,12 @@ struct EngineHolder {
   bool holds = false;
 };
 
+// A concurrency limit that somebody is in, for people.
+struct EngineUse {
+  std::string name;
+  std::uint32_t limit = 0, inside = 0;
+};
+
 // A lock by name, that as many hold as it has permits, first come first served. Each acquisition is
 // an owner of its own, and ends with this process at the latest. `lease_ns`: after so long it ends
 // by itself; 0 = never.
@@ -313,6 +319,8 @@ class StoreEngine {
   virtual Result<bool> is_locked(std::string_view name) = 0;
   // All who hold a lock or wait for one.
   virtual Result<std::vector<EngineHolder>> locks() = 0;
+  // All concurrency limits that somebody is in.
+  virtual Result<std::vector<EngineUse>> concurrencies() = 0;
   // Names of the caches, or of the tables, that were ever opened.
   virtual Result<std::vector<std::string>> caches(bool tables) = 0;
   virtual Result<bool> has_queue(const std::string& name) = 0;

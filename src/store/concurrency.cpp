@@ -6,6 +6,7 @@
 #include <new>
 
 #include "arena/crash_point.hpp"
+#include "memory/copy.hpp"
 #include "sync/owner_mutex.hpp"
 #include "sync/parker.hpp"
 
@@ -110,6 +111,23 @@ Status Concurrency::leave(const ConcurrencyPlace& taken, OwnerTag me) {
 
 std::uint32_t Concurrency::inside(const ConcurrencyRef& ref) {
   return count(*ref.record, 0, kMostPlaces);
+}
+
+std::vector<ConcurrencyUse> Concurrency::list() {
+  std::vector<ConcurrencyUse> all;
+  for (std::uint32_t i = 0; i < high(); ++i) {
+    layout::ConcurrencyRecord* r = at(i);
+    if (r == nullptr) continue;
+    const TaggedWord w{r->word.load(std::memory_order_acquire)};
+    ConcurrencyUse use;
+    use.limit = r->limit.load(std::memory_order_relaxed);
+    use.inside = count(*r, 0, kMostPlaces);
+    use.name.resize(std::min(r->name_length.load(std::memory_order_relaxed), layout::kNameBytes));
+    copy_out(use.name.data(), r->name, use.name.size());
+    const bool same = TaggedWord{r->word.load(std::memory_order_acquire)} == w;
+    if (same && w.state() == kUsed && use.inside > 0) all.push_back(std::move(use));
+  }
+  return all;
 }
 
 Status Concurrency::wait(const ConcurrencyRef& ref, std::uint32_t seen, std::uint64_t deadline_ns,

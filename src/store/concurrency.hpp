@@ -57,6 +57,11 @@ struct ConcurrencyPlace {
   TaggedWord word;
 };
 
+struct ConcurrencyUse {
+  std::string name;
+  std::uint32_t limit = 0, inside = 0;
+};
+
 class Concurrency {
  public:
   static constexpr std::uint32_t kMostPlaces = 64U << (layout::kConcurrencyChunks - 1);
@@ -84,6 +89,8 @@ class Concurrency {
   Status leave(const ConcurrencyPlace& taken, OwnerTag me);
   // How many are in.
   std::uint32_t inside(const ConcurrencyRef& ref);
+  // The names that somebody is in, for people. A moment's view of each.
+  std::vector<ConcurrencyUse> list();
 
   // Says that the caller is about to sleep; what to sleep on, after another enter().
   // Crash-safe: as await_room().

@@ -321,6 +321,7 @@ Status Locks::release(LockPlace place, OwnerTag me) {
   const OperationScope operation(base_.owners.record(me.slot));
   layout::LockSeat* seat = held_seat(place, me);
   if (seat == nullptr) return not_mine(place, me);
+  CELERIAC_CRASH_POINT("lock.release.seen");
   Section s(*this, bucket_of(seat->first.load(kRelaxed)), me);
   if (!s.held()) return mutex_timeout("the lock");
   if (held_seat(place, me) == nullptr) return not_mine(place, me);  // its lease ended meanwhile
@@ -354,6 +355,7 @@ Status Locks::renew(LockPlace place, std::uint64_t lease_ns, OwnerTag me) {
   const OperationScope operation(base_.owners.record(me.slot));
   layout::LockSeat* seat = held_seat(place, me);
   if (seat == nullptr) return not_mine(place, me);
+  CELERIAC_CRASH_POINT("lock.renew.seen");
   Section s(*this, bucket_of(seat->first.load(kRelaxed)), me);
   if (!s.held()) return mutex_timeout("the lock");
   if (held_seat(place, me) == nullptr) return not_mine(place, me);

@@ -3,7 +3,8 @@
 A test takes `store` (or `connect`, for a store of other options) and runs once for each engine in
 `ENGINES`. An engine joins with one line there. What only an engine of limited memory can show asks
 for `memory`, and is left out for engines that have none. A file:// store is the same engine in
-another directory, whose queues have a journal: it runs the files in `ON_DISK` and those of queues.
+another directory, whose queues have a journal: it runs the files in `ON_DISK`, and those of queues,
+limits and locks.
 """
 
 from __future__ import annotations
@@ -29,13 +30,14 @@ ENGINES: dict[str, Callable[[], str]] = {
     "file": lambda: f"file://{tempfile.gettempdir()}/celeriac-t-{secrets.token_hex(6)}",
 }
 LIMITED = {"shm", "file"}  # engines whose stores take memory=
-ON_DISK = {"test_cache", "test_table", "test_models"}
+ON_DISK = {"test_aio_locks", "test_cache", "test_concurrency", "test_models", "test_table"}
+ALL_ON_DISK = ("test_limit", "test_lock", "test_queue")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "engine" in metafunc.fixturenames:
         file = metafunc.module.__name__.rpartition(".")[2]
-        here = file in ON_DISK or file.startswith("test_queue")
+        here = file in ON_DISK or file.startswith(ALL_ON_DISK)
         names = [name for name in sorted(ENGINES) if name != "file" or here]
         metafunc.parametrize("engine", names, indirect=True)
 

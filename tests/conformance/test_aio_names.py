@@ -54,6 +54,7 @@ LACKING[celeriac.Table] = LACKING[celeriac.Cache]
 WITHOUT_TWIN = {
     "Waiter": "for event loops that are not asyncio's",
     "CacheStats": "a value",
+    "ConcurrencyInfo": "a value",
     "Consumer": "a value",
     "Counts": "a value",
     "Decision": "a value",

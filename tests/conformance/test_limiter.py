@@ -413,9 +413,11 @@ def test_a_store_that_another_destroyed(
     store: celeriac.Store, python: Callable[[str], subprocess.Popen[str]]
 ) -> None:
     limiters = [store.limiter("5/s", on_error=on) for on in ("allow", "deny")]
+    shadow = store.limiter("5/s", on_error="deny", shadow=True)
     assert python("store.destroy(force=True)").wait() == 0
     assert [bool(limiter.hit("k")) for limiter in limiters] == [True, False]
     assert [bool(limiter.peek("k")) for limiter in limiters] == [True, False]
+    assert shadow.hit("k")
     assert not limiters[1].wait("k", timeout=0.02)
     with pytest.raises(celeriac.StoreNotFound):
         limiters[0].reset("k")

@@ -172,6 +172,35 @@ TEST_F(LocksTest, LateHolderIsToldThoughNobodyCame) {
   EXPECT_EQ(count("lock:a").first, 0U);
 }
 
+// What a holder does to its place is one step: nothing comes between seeing that it is its own and
+// ending it, not even its lease's end and another's use of the same seat.
+TEST_F(LocksTest, StoppedHolderEndsNothingOfOthers) {
+  CELERIAC_TEST_NEEDS_CRASH_POINTS();
+  for (const bool renews : {false, true}) {
+    Child late = Child::run([&] {
+      const LockEntered mine = enter("lock:a", 20 * kMillisecond);
+      arm_crash_point(renews ? "lock.renew.seen" : "lock.release.seen", 1, "stop");
+      const Status done = renews ? locks().renew(mine.place, kSecond, me()) : release(mine);
+      return mine.token != 0 && done.code() == Code::kLockLost;
+    });
+    int status = 0;
+    ASSERT_EQ(waitpid(late.pid(), &status, WUNTRACED), late.pid());
+    ASSERT_TRUE(WIFSTOPPED(status));
+    sleep_past();
+    std::vector<LockEntered> ours{enter("lock:a")};
+    while (ours.size() < layout::kSeatsPerChunk) {  // the late one's seat among them
+      ours.push_back(enter("lock:" + std::to_string(ours.size())));
+    }
+    late.signal(SIGCONT);
+    EXPECT_EQ(late.wait(), 0);
+    EXPECT_EQ(locks().list().size(), ours.size());
+    for (const LockEntered& e : ours) {
+      ASSERT_EQ(standing(e), Standing::kHolds);
+      ASSERT_TRUE(release(e));
+    }
+  }
+}
+
 TEST_F(LocksTest, RenewedLeaseLasts) {
   const LockEntered e = enter("lock:a", kSecond);
   ASSERT_TRUE(locks().renew(e.place, 3600 * kSecond, me()));

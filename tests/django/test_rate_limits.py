@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import subprocess
 import sys
 from pathlib import Path
@@ -118,6 +119,39 @@ def test_decorated(location: str) -> None:
 def test_a_role_of_one_s_own(location: str) -> None:
     settings = {"RATE_LIMITS": LIMITS, "RATE_LIMIT_ROLE": "__main__.tenant"}
     assert visit(location, "tenants", **settings) == {"a": [200, 200, 429], "b": [200, 200, 429]}
+
+
+def test_a_role_without_a_limit(location: str) -> None:
+    settings = {"RATE_LIMITS": LIMITS, "RATE_LIMIT_ROLE": "__main__.wrong_role"}
+    done = run(location, settings, "unknown role")
+    assert json.loads(done.stdout) == [200] * 6
+    assert done.stderr.count("the role 'guset', which RATE_LIMITS in CELERIAC doesn't have") == 1
+    for said, wrong in zip(visit(location, "no role", **settings), ("5", "['guest']"), strict=True):
+        assert said.startswith("RATE_LIMIT_ROLE in CELERIAC names a callable that returns a role")
+        assert said.endswith(f"{wrong} is no role")
+
+
+@pytest.mark.parametrize(
+    ("settings", "statuses"),
+    [
+        ({}, [200] * 3),
+        ({"RATE_LIMIT_ON_ERROR": "deny"}, [429] * 3),
+        ({"RATE_LIMIT_ON_ERROR": "deny", "RATE_LIMIT_SHADOW": True}, [200] * 3),
+    ],
+)
+def test_while_the_store_is_away(settings: Any, statuses: list[int]) -> None:
+    """The site makes no store whose name has this word."""
+    location = f"shm://closed-{secrets.token_hex(6)}"
+    done = run(location, {"RATE_LIMITS": LIMITS, **settings}, "three")
+    answers = json.loads(done.stdout)
+    assert [answer["status"] for answer in answers] == statuses
+    assert [answer.get("Retry-After") for answer in answers] == [
+        "1" if status == 429 else None for status in statuses
+    ]
+    assert done.stderr.count("rate limits can't ask their store") == 1
+    done = run(location, {}, "decorated")  # on_error="allow"
+    found = json.loads(done.stdout)
+    assert [answer["status"] for answer in found["decorated"]] == [200] * 3
 
 
 def test_shadow(location: str) -> None:

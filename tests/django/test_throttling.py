@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import subprocess
 import sys
 from pathlib import Path
@@ -33,3 +34,10 @@ def test_throttles(location: str) -> None:
     again = visit(location)  # another process of the site
     assert [status for status, _ in again["anonymous"]] == [429] * 3
     assert [status for status, _ in again["uploads"]] == [429] * 2
+
+
+def test_while_the_store_is_away() -> None:
+    pytest.importorskip("rest_framework", reason="pip install '.[test]'")
+    found = visit(f"shm://closed-{secrets.token_hex(6)}")
+    assert found["anonymous"] == [[200, None]] * 3
+    assert found["denied"] == [[429, "1"]]

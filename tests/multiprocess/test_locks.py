@@ -162,6 +162,33 @@ def test_the_death_of_the_holder_wakes_who_waits_first(locked_store: celeriac.St
     holder.join()
 
 
+def test_the_death_of_the_holder_is_known_at_once(locked_store: celeriac.Store) -> None:
+    """In most cases within 50 ms: the median of fifteen."""
+    lock = locked_store.lock("a")
+    took = []
+    for _ in range(15):
+        ready = FORK.Event()
+        holder = FORK.Process(target=_hold, args=(locked_store.url, "a", ready))
+        holder.start()
+        assert ready.wait(LONG)
+        got: list[float] = []
+
+        def wait(got: list[float] = got) -> None:
+            lock.acquire()
+            got.append(time.monotonic())
+            lock.release()
+
+        waits = threading.Thread(target=wait)
+        waits.start()
+        until(lambda: lock.waiting() == 1)
+        killed = time.monotonic()
+        holder.kill()
+        waits.join(LONG)
+        took.append(got[0] - killed)
+        holder.join()
+    assert sorted(took)[len(took) // 2] < 0.05, took
+
+
 def test_the_death_of_who_waits_first_lets_the_next_be_first(locked_store: celeriac.Store) -> None:
     lock = locked_store.lock("a")
     lock.acquire()

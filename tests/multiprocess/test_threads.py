@@ -266,6 +266,11 @@ IDLE = {
     "wait_for_change": 't.wait_for_change("k", t.change_count("k"))',
     "event loop": "w.arm(); select.select([w.fileno()], [], [], 60)",
     "delayed": 'q.put(b"x", delay=3600); q.get()',
+    "lock": 'store.lock("held").acquire()',
+    "leased lock": 'store.lock("leased").acquire(timeout=3600)',
+    "semaphore": 'store.semaphore("held", 1).acquire()',
+    "leader": 'store.leader("held").acquire()',
+    "concurrency": 'store.concurrency("held", 1).acquire()',
 }
 
 
@@ -281,6 +286,10 @@ def switches(pid: int) -> dict[str, int]:
 
 def test_idle_is_idle(store: Store, python: Callable[..., subprocess.Popen[str]]) -> None:
     """Nobody who waits wakes up for nothing: all kinds at once, each in a process of its own."""
+    for held in (store.lock("held"), store.semaphore("held", 1), store.leader("held")):
+        held.acquire()
+    store.lock("leased", ttl=3600).acquire()
+    slot = store.concurrency("held", 1).acquire()
     processes = {
         how: python(f"""
 import select
@@ -307,3 +316,4 @@ print("waits", flush=True)
     time.sleep(2)
     assert all_switches() == before
     assert all(process.poll() is None for process in processes.values())
+    assert slot

@@ -7,7 +7,7 @@ C++, lowest first (a folder may include what stands before it, never what stands
 Only platform talks to the operating system, only bindings to Python. Python, lowest first:
 
     _core · errors url serializers · the other modules · celeriac itself
-    · django | celery | prometheus | monitoring | demo · cli
+    · django | celery | prometheus | monitoring | limits_storage | demo · cli
 
 The modules below celeriac itself need nothing but the standard library. Nor do Python's modules
 import one another in a circle, wherever the import stands: at the top, in a function, or for the
@@ -44,7 +44,7 @@ CPP_FOREIGN = {
 }
 PY_LAYERS = {"_core": 0, "errors": 1, "url": 1, "serializers": 1}
 PY_API, PY_ROOT, PY_INTEGRATION, PY_CLI = 2, 3, 4, 5
-INTEGRATIONS = ("django", "celery", "prometheus", "monitoring", "demo")
+INTEGRATIONS = ("django", "celery", "prometheus", "monitoring", "limits_storage", "demo")
 # Circles that stay, and why. When the modules are imported none closes, whatever stands here.
 CIRCLES = {
     "celeriac.message celeriac.queue": "a queue makes messages, and the type checker is told that "

@@ -16,7 +16,7 @@ from contextlib import suppress
 from celeriac import __version__
 from celeriac.errors import CeleriacError, ConfigurationError
 
-from . import demo, doctor, journal, queues, resize, stats
+from . import demo, doctor, journal, locks, queues, resize, stats
 
 FINE, FINDING, BAD_USAGE = 0, 1, 2
 
@@ -69,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     for command in (demo, stats, doctor, resize, journal):
         command.add_command(commands)
     queues.add_commands(commands)
+    locks.add_commands(commands)
     return parser
 
 

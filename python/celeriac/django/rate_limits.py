@@ -7,7 +7,7 @@ The limits are those of the store, so they hold over all processes of the host, 
 refused is told when to come again (:mod:`celeriac.django.refusals`). Names in ``CELERIAC``:
 
 - ``RATE_LIMITS``: by role, a rate, a list of rates (all must allow it), or None for no limit. A
-  request whose role isn't there isn't limited
+  request whose role isn't there isn't limited, which is logged once for each such role
 - ``RATE_LIMIT_ROLE``: the dotted path of a callable that takes the request and returns its role, or
   (role, key) if it is to be counted by something else than its user or address; None for no limit.
   By default :mod:`celeriac.django.roles`
@@ -23,6 +23,7 @@ view is known, just before it is called. Requests that find no view aren't count
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Awaitable, Callable, Iterable
 from fnmatch import fnmatchcase
 from inspect import iscoroutinefunction
@@ -33,7 +34,7 @@ from django.core.exceptions import MiddlewareNotUsed
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
-from celeriac.django import client, conf, refusals, roles
+from celeriac.django import client, conf, decisions, refusals, roles
 from celeriac.errors import CeleriacError, ConfigurationError
 from celeriac.limits import Decision, Limiter
 
@@ -41,6 +42,7 @@ __all__ = ["RateLimitMiddleware", "ratelimit"]
 
 _View = TypeVar("_View", bound=Callable[..., Any])
 _DECIDED = "_celeriac_rate_limit"
+_log = logging.getLogger("celeriac.django.limits")
 
 
 def _limiter(rate: Any, name: str, on_error: str, shadow: bool, **options: Any) -> Limiter:
@@ -64,6 +66,7 @@ class RateLimitMiddleware:
         self.get_response = get_response
         self._networks, self._unix = client.trusted_networks(self.settings.trusted_proxies)
         self._limiters: dict[str, Limiter] = {}
+        self._unlimited: set[str] = set()
         self._async = iscoroutinefunction(get_response)
         if self._async:
             markcoroutinefunction(self)
@@ -89,10 +92,17 @@ class RateLimitMiddleware:
         if any(fnmatchcase(request.path, path) for path in self.settings.rate_limit_exempt):
             return None
         role, key = self._role(request)
-        rate = None if role is None else self.settings.rate_limits.get(role)
-        if role is None or rate is None:
+        if role is None:
             return None
-        decision = self._of_role(role, rate).hit(f"{role}:{key}")
+        if role not in self.settings.rate_limits:
+            self._has_no_limit(role)
+            return None
+        rate = self.settings.rate_limits[role]
+        if rate is None:
+            return None
+        on_error = "allow" if self.settings.rate_limit_shadow else self.settings.rate_limit_on_error
+        limiter = functools.partial(self._of_role, role, rate)
+        decision = decisions.decide(limiter, f"{role}:{key}", rate, on_error)
         setattr(request, _DECIDED, (role, decision))
         return None if decision else refusals.too_many(request, role, decision)
 
@@ -102,8 +112,13 @@ class RateLimitMiddleware:
         key = f"user {user.pk}" if known else self._address(request)
         if self.settings.rate_limit_role is not None:
             found = self.settings.rate_limit_role(request)
-            if isinstance(found, tuple):
-                return found[0], str(found[1])
+            if isinstance(found, tuple) and len(found) == 2:
+                found, key = found[0], str(found[1])
+            if found is not None and not isinstance(found, str):
+                raise ConfigurationError(
+                    "RATE_LIMIT_ROLE in CELERIAC names a callable that returns a role, (role, key) "
+                    f"or None: {found!r} is no role"
+                )
             return found, key
         store = None
         if known and not roles.BUILT_IN.issuperset(self.settings.rate_limits):
@@ -112,6 +127,15 @@ class RateLimitMiddleware:
             except CeleriacError:  # away; the limiter's on_error decides, and the database is asked
                 store = None
         return roles.role_of(user, self.settings.rate_limits, store), key
+
+    def _has_no_limit(self, role: str) -> None:
+        if role not in self._unlimited:
+            self._unlimited.add(role)
+            _log.warning(
+                "RATE_LIMIT_ROLE gave the role %r, which RATE_LIMITS in CELERIAC doesn't have: its "
+                "requests aren't limited; None as its limit says that this is meant",
+                role,
+            )
 
     def _address(self, request: HttpRequest) -> str:
         return f"ip {client.address(request, self._networks, self._unix)}"
@@ -166,6 +190,12 @@ def ratelimit(
         own = name or f"view {view.__module__}.{view.__qualname__}"
         made: list[Limiter] = []
 
+        def limiter() -> Limiter:
+            if not made:
+                options = {"burst": burst, "algorithm": algorithm}
+                made.append(_limiter(rate, own, on_error, shadow, **options))
+            return made[0]
+
         def decide(request: HttpRequest) -> HttpResponseBase | None:
             request.limited = getattr(request, "limited", False)
             if counted and request.method not in counted:
@@ -173,10 +203,7 @@ def ratelimit(
             counted_by = _key(request, key)
             if counted_by is None:
                 return None
-            if not made:
-                options = {"burst": burst, "algorithm": algorithm}
-                made.append(_limiter(rate, own, on_error, shadow, **options))
-            decision = made[0].hit(counted_by)
+            decision = decisions.decide(limiter, counted_by, rate, "allow" if shadow else on_error)
             setattr(request, _DECIDED, (own, decision))
             if decision:
                 return None

@@ -18,8 +18,8 @@ from typing import Any
 
 from rest_framework import throttling
 
-from celeriac.django import conf
-from celeriac.limits import Decision
+from celeriac.django import conf, decisions
+from celeriac.limits import Decision, Limiter
 
 __all__ = ["AnonRateThrottle", "LimiterThrottle", "ScopedRateThrottle", "UserRateThrottle"]
 
@@ -41,13 +41,17 @@ class LimiterThrottle(throttling.SimpleRateThrottle):
         key = self.get_cache_key(request, view)
         if key is None:
             return True
-        limiter = conf.store().limiter(
-            f"{self.num_requests}/{self.duration}s",
-            name=f"django rest {self.scope} {self.rate}",
-            algorithm=self.algorithm,
-            on_error=self.on_error,
-        )
-        self.decision = limiter.hit(key)
+        rate = f"{self.num_requests}/{self.duration}s"
+
+        def limiter() -> Limiter:
+            return conf.store().limiter(
+                rate,
+                name=f"django rest {self.scope} {self.rate}",
+                algorithm=self.algorithm,
+                on_error=self.on_error,
+            )
+
+        self.decision = decisions.decide(limiter, key, rate, self.on_error)
         return bool(self.decision)
 
     def wait(self) -> float | None:

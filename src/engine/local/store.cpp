@@ -135,6 +135,16 @@ Result<std::vector<EngineHolder>> LocalStore::locks() {
   return LocalLock::shown(handle_->core(), handle_->core().locks().list());
 }
 
+Result<std::vector<EngineUse>> LocalStore::concurrencies() {
+  const Result<OwnerTag> me = handle_->enter();
+  if (!me) return me.status();
+  std::vector<EngineUse> all;
+  for (ConcurrencyUse& use : handle_->core().concurrency().list()) {
+    all.push_back({std::move(use.name), use.limit, use.inside});
+  }
+  return all;
+}
+
 Result<std::vector<std::string>> LocalStore::caches(bool tables) {
   const Result<OwnerTag> me = handle_->enter();
   if (!me) return me.status();

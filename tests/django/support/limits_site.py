@@ -53,6 +53,7 @@ settings.configure(
 )
 django.setup()
 
+import celeriac  # noqa: E402 - after the settings
 from celeriac.django import ratelimit  # noqa: E402 - after the settings
 
 
@@ -82,6 +83,11 @@ def soft(request: HttpRequest) -> HttpResponse:
 def tenant(request: HttpRequest) -> tuple[str, str]:
     """For RATE_LIMIT_ROLE."""
     return "guest", request.headers.get("X-Tenant", "nobody")
+
+
+def wrong_role(request: HttpRequest) -> Any:
+    """For RATE_LIMIT_ROLE: what a bug may return."""
+    return {"guset": "guset", "5": 5, "list": ["guest"]}[request.headers["X-Tenant"]]
 
 
 urlpatterns = [
@@ -180,6 +186,13 @@ async def async_requests() -> Any:
     }
 
 
+def raised(role: str) -> str:
+    try:
+        return str(statuses("/page", headers={"x-tenant": role}))
+    except celeriac.ConfigurationError as error:
+        return str(error)
+
+
 SCENARIOS: dict[str, Any] = {
     "by_address": by_address,
     "behind_proxies": behind_proxies,
@@ -192,6 +205,8 @@ SCENARIOS: dict[str, Any] = {
         "got": statuses("/posted", 3),
     },
     "three": lambda: get("/page", 3),
+    "unknown role": lambda: statuses("/page", 6, headers={"x-tenant": "guset"}),
+    "no role": lambda: [raised(name) for name in ("5", "list")],
     "tenants": lambda: {
         name: statuses("/page", 3, headers={"x-tenant": name}) for name in ("a", "b")
     },

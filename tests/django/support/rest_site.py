@@ -14,7 +14,13 @@ settings.configure(
     ROOT_URLCONF=__name__,
     ALLOWED_HOSTS=["*"],
     INSTALLED_APPS=["django.contrib.auth", "django.contrib.contenttypes", "rest_framework"],
-    CACHES={"default": {"BACKEND": "celeriac.django.cache.CeleriacCache", "LOCATION": sys.argv[1]}},
+    CACHES={
+        "default": {
+            "BACKEND": "celeriac.django.cache.CeleriacCache",
+            "LOCATION": sys.argv[1],
+            "OPTIONS": {"create": "closed" not in sys.argv[1]},
+        }
+    },
     REST_FRAMEWORK={
         "DEFAULT_THROTTLE_RATES": {"anon": "2/min", "user": "3/day", "uploads": "1/hour"},
         "UNAUTHENTICATED_USER": None,
@@ -46,12 +52,20 @@ class Uploads(Anonymous):
     throttle_scope = "uploads"
 
 
+class Denied(Anonymous):
+    class throttle_class(throttling.AnonRateThrottle):
+        on_error = "deny"
+
+    throttle_classes = (throttle_class,)
+
+
 class Free(Anonymous):
     throttle_classes = (throttling.ScopedRateThrottle,)
 
 
 urlpatterns = [
-    path(view.__name__.lower(), view.as_view()) for view in (Anonymous, Users, Uploads, Free)
+    path(view.__name__.lower(), view.as_view())
+    for view in (Anonymous, Users, Uploads, Denied, Free)
 ]
 
 
@@ -68,6 +82,7 @@ print(
             "users": ask("/users", 4),
             "uploads": ask("/uploads", 2),
             "free": ask("/free", 3),
+            "denied": ask("/denied", 1, "192.0.2.3"),
         }
     )
 )
