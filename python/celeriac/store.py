@@ -17,6 +17,7 @@ from celeriac.cache import DEFAULT_TTL, Cache
 from celeriac.cache_entries import CacheEntries, Shared
 from celeriac.entries import DEFAULT_THRESHOLD, Format
 from celeriac.errors import ConfigurationError, StoreNotFound
+from celeriac.metrics import Metrics
 from celeriac.prefix_stats import PrefixStats, counted, lead_size
 from celeriac.queue import Queue, Waiter
 from celeriac.queue_options import Keep, check_count, check_options
@@ -244,6 +245,11 @@ class Store:
         again = functools.partial(self.queue, name, create=create, **asked)
         on_disk = self._url.is_file and self._url.options.durability == "always"
         return Queue(self._core, core, name, again, on_disk)
+
+    @functools.cached_property
+    def metrics(self) -> Metrics:
+        """Counters, gauges and histograms. See :class:`celeriac.metrics.Metrics`."""
+        return Metrics(self._core)
 
     def caches(self) -> list[str]:
         """Names of all caches that were ever used, in no order."""

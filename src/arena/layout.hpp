@@ -24,6 +24,7 @@
 //   kTimers       Timers                     offset of the heap of delayed messages
 //   kHeap         HeapControl                free lists: hints, rebuilt from the blocks
 //   kJournal      JournalControl             where the journal of a file:// store ends
+//   kMetrics      MetricDirectory            metrics: series, and stripes of values
 //   base_size()   blocks, back to back, to Header.size
 //
 // Truth and hints (design D4, D6): block words, slot words, index words, records are truth.
@@ -35,6 +36,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <type_traits>
+
+#include "arena/layout_metrics.hpp"
 
 namespace celeriac::layout {
 
@@ -62,20 +65,6 @@ constexpr std::uint32_t kNameBytes = 256;
 constexpr std::uint32_t kLaneCapacity = 1022;
 constexpr std::uint32_t kFrontLaneCapacity = 126;
 constexpr std::uint32_t kOwnerWords = kMaxOwners / 64;
-
-using Word = std::atomic<std::uint64_t>;
-using HalfWord = std::atomic<std::uint32_t>;
-static_assert(Word::is_always_lock_free && HalfWord::is_always_lock_free);
-static_assert(sizeof(Word) == 8 && sizeof(HalfWord) == 4);
-
-// sync/owner_mutex: who holds it, and the blocks that the holder is linking or unlinking, so that
-// whoever takes the mutex from a dead holder can settle them.
-struct MutexWord {
-  HalfWord word;
-  HalfWord reserved;
-  Word pending[2];
-};
-static_assert(sizeof(MutexWord) == 24);
 
 // sync/seqlock
 struct SequenceWord {
@@ -454,7 +443,8 @@ constexpr std::uint64_t kSlots = align_up(kQueues + sizeof(QueueDirectory), 4096
 constexpr std::uint64_t kTimers = align_up(kSlots + sizeof(SlotDirectory), 4096);
 constexpr std::uint64_t kHeap = align_up(kTimers + sizeof(Timers), 4096);
 constexpr std::uint64_t kJournal = align_up(kHeap + sizeof(HeapControl), 64);
-constexpr std::uint64_t kBlocks = align_up(kJournal + sizeof(JournalControl), 4096);
+constexpr std::uint64_t kMetrics = align_up(kJournal + sizeof(JournalControl), 64);
+constexpr std::uint64_t kBlocks = align_up(kMetrics + sizeof(MetricDirectory), 4096);
 
 static_assert(sizeof(Header) <= kOwners);
 

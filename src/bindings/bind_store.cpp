@@ -102,6 +102,7 @@ void register_store(py::module_& m) {
            py::arg("max_length"), py::arg("max_deliveries"), py::arg("drop_oldest"),
            py::arg("owner_bound"), py::arg("dead_letter"), py::arg("visibility"),
            py::arg("dedup_ttl"), py::arg("keep_done"), py::arg("keep_failed"))
+      .def("metrics", [](StoreHandle& s) { return MetricsHandle{s.engine->metrics()}; })
       .def("caches", [](StoreHandle& s) { return readable(take(s.engine->caches(false))); })
       .def("tables", [](StoreHandle& s) { return readable(take(s.engine->caches(true))); })
       .def(

@@ -10,6 +10,7 @@ void register_blocking(pybind11::module_& m);
 void register_cache(pybind11::module_& m);
 void register_django(pybind11::module_& m);
 void register_queue(pybind11::module_& m);
+void register_metrics(pybind11::module_& m);
 void register_journal(pybind11::module_& m);
 void register_store(pybind11::module_& m);
 

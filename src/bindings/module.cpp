@@ -8,6 +8,7 @@ PYBIND11_MODULE(_core, m) {
   celeriac::bindings::register_cache(m);
   celeriac::bindings::register_django(m);
   celeriac::bindings::register_queue(m);
+  celeriac::bindings::register_metrics(m);
   celeriac::bindings::register_journal(m);
   celeriac::bindings::register_store(m);
 }

@@ -19,7 +19,7 @@ namespace {
 
 using layout::HeaderFixed;
 
-constexpr std::uint64_t kFingerprint = 0x3A2040A473DC763AULL;
+constexpr std::uint64_t kFingerprint = 0x63F5A26E06980EC3ULL;
 
 TEST(Layout, FingerprintIsTheOneWrittenDown) {
   EXPECT_EQ(layout::fingerprint(), kFingerprint) << std::hex << layout::fingerprint();
@@ -47,6 +47,9 @@ TEST(Layout, SizesOfStructs) {
   EXPECT_EQ(sizeof(layout::TimerEntry), 16U);
   EXPECT_EQ(sizeof(layout::MutexWord), 24U);
   EXPECT_EQ(sizeof(layout::JournalControl), 208U);
+  EXPECT_EQ(sizeof(layout::MetricFamily), 64U);
+  EXPECT_EQ(sizeof(layout::MetricSlot), 56U);
+  EXPECT_EQ(sizeof(layout::MetricStripe), 8200U);
 }
 
 TEST(Layout, PlacesInsideStructs) {

@@ -15,16 +15,21 @@ LocalCore::LocalCore(std::unique_ptr<Arena> arena, std::unique_ptr<Owners> owner
       base_{*arena_, *owners_, recovery_, heap_},
       cache_(base_),
       queues_(base_),
+      metrics_(base_),
       watcher_(arena_->path() + "/owners.lock", [this] { return recovery_.run(); }) {
   owners_->set_recover([this] { recovery_.run(); });
   owners_->set_rebuild([this] {
     const LiveBlocks live = heap_.rebuild();
-    if (live.strange()) cache_.forget(live);
+    if (live.strange()) {
+      cache_.forget(live);
+      metrics_.forget(live);
+    }
     queues_.rebuild(live);
   });
   recovery_.add([this](const DeadOwners& dead) {
     if (dead.interrupted()) heap_.mark_dirty();
     queues_.repair(dead);
+    metrics_.repair(dead);
     const OwnerTag me = owners_->current();
     if (me.valid() && dead.interrupted()) cache_.eviction().repair(dead, me);
   });

@@ -18,6 +18,7 @@
 #include "memory/base.hpp"
 #include "queue/queues.hpp"
 #include "store/cache.hpp"
+#include "store/metrics.hpp"
 
 namespace celeriac {
 
@@ -62,6 +63,7 @@ class LocalCore final : public ForkListener {
   Base& base() { return base_; }
   Cache& cache() { return cache_; }
   Queues& queues() { return queues_; }
+  Metrics& metrics() { return metrics_; }
   Recovery& recovery() { return recovery_; }
   Arena& arena() { return *arena_; }
 
@@ -104,6 +106,7 @@ class LocalCore final : public ForkListener {
   Base base_;
   Cache cache_;
   Queues queues_;
+  Metrics metrics_;
   std::unique_ptr<Durable> durable_;
   DeathWatcher watcher_;
   std::atomic<bool> closed_{false};

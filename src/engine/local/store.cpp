@@ -4,6 +4,7 @@
 #include <map>
 
 #include "engine/local/cache.hpp"
+#include "engine/local/metrics.hpp"
 #include "engine/local/queue.hpp"
 #include "engine/local/waiter.hpp"
 
@@ -87,6 +88,10 @@ Result<std::unique_ptr<QueueEngine>> LocalStore::queue(const std::string& name,
   if (!confirmed) return confirmed;
   return std::unique_ptr<QueueEngine>(
       std::make_unique<LocalQueue>(handle_, name, options, ref.value()));
+}
+
+std::unique_ptr<MetricsEngine> LocalStore::metrics() {
+  return std::make_unique<LocalMetrics>(handle_);
 }
 
 Result<std::vector<std::string>> LocalStore::caches(bool tables) {

@@ -13,6 +13,7 @@ class LocalStore final : public StoreEngine {
   Result<std::unique_ptr<CacheEngine>> cache(const CacheRequest& request) override;
   Result<std::unique_ptr<QueueEngine>> queue(const std::string& name,
                                              const QueueOptions& options) override;
+  std::unique_ptr<MetricsEngine> metrics() override;
   Result<std::vector<std::string>> caches(bool tables) override;
   Result<bool> has_queue(const std::string& name) override;
   Result<std::vector<std::string>> queues() override;
