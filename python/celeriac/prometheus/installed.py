@@ -26,10 +26,10 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from prometheus_client import metrics as theirs
+from prometheus_client import utils
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import REGISTRY, CollectorRegistry
 from prometheus_client.samples import Sample
-from prometheus_client.utils import floatToGoString
 
 import celeriac
 from celeriac import _core
@@ -37,8 +37,14 @@ from celeriac.errors import CeleriacError, ConfigurationError
 from celeriac.metrics import DEFAULT_MAX_SERIES, MODES, TYPES
 
 logger = logging.getLogger("celeriac.prometheus")
+# Of type Any, because hooks are assigned to their methods.
 Base: Any = theirs.MetricWrapperBase
-KINDS = {theirs.Counter: 0, theirs.Gauge: 1, theirs.Histogram: 2, theirs.Summary: 3}
+Registry: Any = CollectorRegistry
+bound_text: Any = utils.floatToGoString
+Counter: Any = theirs.Counter
+Histogram: Any = theirs.Histogram
+Summary: Any = theirs.Summary
+KINDS: dict[Any, int] = {theirs.Counter: 0, theirs.Gauge: 1, theirs.Histogram: 2, theirs.Summary: 3}
 
 _installed: _Installed | None = None
 _lock = threading.RLock()
@@ -157,7 +163,7 @@ class Shared:
             for i, bound in enumerate(bounds):
                 total += values[i]
                 exemplar = None if child is None else child._buckets[i].get_exemplar()
-                le = {**named, "le": floatToGoString(bound)}
+                le = {**named, "le": bound_text(bound)}
                 yield Sample("_bucket", le, total, None, exemplar)
             yield Sample("_count", named, total)
             if bounds[0] >= 0:
@@ -240,7 +246,7 @@ class _Installed:
         metric._celeriac = shared
 
     def hook(self) -> None:
-        register, labels, samples = CollectorRegistry.register, Base.labels, Base._samples
+        register, labels, samples = Registry.register, Base.labels, Base._samples
         remove, by_labels, clear = Base.remove, Base.remove_by_labels, Base.clear
         adopt = self.adopt
 
@@ -311,10 +317,10 @@ class _Installed:
                 shared.forget(list(shared.series))
                 shared.family.clear()
 
-        sampled = CollectorRegistry.get_sample_value
-        CollectorRegistry.get_sample_value = sample_value
-        counted, observed = theirs.Counter.inc, theirs.Histogram.observe
-        summed = theirs.Summary.observe
+        sampled = Registry.get_sample_value
+        Registry.get_sample_value = sample_value
+        counted, observed = Counter.inc, Histogram.observe
+        summed = Summary.observe
 
         def inc(metric: Any, amount: float = 1, exemplar: Any = None) -> None:
             call = metric.__dict__.get("_celeriac_inc")
@@ -337,9 +343,9 @@ class _Installed:
             else:
                 call(amount)
 
-        theirs.Counter.inc, theirs.Histogram.observe = inc, observe
-        theirs.Summary.observe = summarize
-        CollectorRegistry.register = registered
+        Counter.inc, Histogram.observe = inc, observe
+        Summary.observe = summarize
+        Registry.register = registered
         Base.labels, Base._samples = child_of, all_samples
         Base.remove, Base.remove_by_labels, Base.clear = removed, removed_by, cleared
 
