@@ -13,8 +13,8 @@ constexpr std::uint32_t kMetricCellChunks = 1024;
 constexpr std::uint32_t kMetricStripes = 1025;  // the first is nobody's: what the dead have left
 constexpr std::uint32_t kMetricHeads = 1024;
 
-// One name: a block of this, and behind it `bounds` doubles, then the text: name, scope, help, names
-// of labels, each {length:32, bytes}. Written once, but for the two counts and the cap.
+// One name: a block of this, and behind it `bounds` doubles, then the text: name, scope, help,
+// names of labels, each {length:32, bytes}. Written once, but for the two counts and the cap.
 struct MetricFamily {
   Word next;     // block of the family before it
   Word hash;     // of scope and name

@@ -14,8 +14,8 @@
 // lock that they would wait for. What it takes the mutex for is what happens once for each process
 // and series: finding the series, getting a stripe, getting a chunk.
 //
-// Reading adds up the accumulator and all stripes, under the mutex, so that nobody moves values from
-// one to the other meanwhile. Before that it folds what the dead have left; so does recovery, and
+// Reading adds up the accumulator and all stripes, under the mutex, so that nobody moves values
+// from one to the other meanwhile. Before that it folds what the dead have left; so does recovery, and
 // who needs a stripe. So there are never more stripes than processes lived at the same time.
 //
 // States of a slot, under the mutex
@@ -26,24 +26,24 @@
 //   kVacant -> kUsed(o)   a process takes it with its first value
 //   kUsed(d) -> kVacant   d is dead, and all cells of all series have been folded
 //
-// Folding moves one cell: what the accumulator's becomes is written down first (`moved`), then which
-// cell (`moving`), then both cells are stored, then `moving` is 0. Who takes the mutex from the dead
-// and finds `moving` stores both cells again. So each value is moved once, exactly.
+// Folding moves one cell: what the accumulator's becomes is written down first (`moved`), then
+// which cell (`moving`), then both cells are stored, then `moving` is 0. Who takes the mutex from
+// the dead and finds `moving` stores both cells again. So each value is moved once, exactly.
 //
 // Invariants
-//   E1  Chunks, stripes and slots never become memory of something else: who stopped between looking
-//       at a slot and storing into a cell stores into a cell. A slot that was removed is not taken by
-//       another series for kQuarantine, and its cells are emptied in all stripes when it is: only a
+//   E1  Chunks, stripes and slots never become memory of something else: who stopped between
+//       looking at a slot and storing into a cell stores into a cell. A slot that was removed is
+//       not taken by another series for kQuarantine, and its cells are emptied in all stripes when it is: only a
 //       store that was under way for longer would be counted for another series.
 //   E2  Where a stripe has a chunk the accumulator has it too: so folding never needs memory.
 //   E3  Only a stripe whose owner is dead, or has left, is folded. (One of an owner that has closed
-//       its store may still be in the middle of an add: it is lost, or counted, as if it came after.)
+//       its store may still be in the middle of an add: it is lost, or counted, as one after it.)
 //   E4  What is in a dead process's stripe counts as what it would be once folded, whether it is or
 //       not: a reader that can't fold sees the same values.
 //   E5  The chains of slots by hash are hints: who takes the mutex from the dead makes them anew.
 // Killed at any instruction: a value is there or not (a histogram's bucket may lack its sum); a
-// series is there or not; a value is in the stripe or in the accumulator; a block that wasn't linked
-// is freed by the next who takes the mutex.
+// series is there or not; a value is in the stripe or in the accumulator; a block that wasn't
+// linked is freed by the next who takes the mutex.
 #pragma once
 
 #include <optional>
