@@ -15,8 +15,8 @@
 // and series: finding the series, getting a stripe, getting a chunk.
 //
 // Reading adds up the accumulator and all stripes, under the mutex, so that nobody moves values
-// from one to the other meanwhile. Before that it folds what the dead have left; so does recovery, and
-// who needs a stripe. So there are never more stripes than processes lived at the same time.
+// from one to the other meanwhile. Before that it folds what the dead have left; so does recovery,
+// and who needs a stripe. So there are never more stripes than processes lived at the same time.
 //
 // States of a slot, under the mutex
 //   kVacant(g)        nobody's; its cells still have what was in them
@@ -33,8 +33,8 @@
 // Invariants
 //   E1  Chunks, stripes and slots never become memory of something else: who stopped between
 //       looking at a slot and storing into a cell stores into a cell. A slot that was removed is
-//       not taken by another series for kQuarantine, and its cells are emptied in all stripes when it is: only a
-//       store that was under way for longer would be counted for another series.
+//       not taken by another series for kQuarantine, and its cells are emptied in all stripes when
+//       it is: only a store that was under way for longer would be counted for another series.
 //   E2  Where a stripe has a chunk the accumulator has it too: so folding never needs memory.
 //   E3  Only a stripe whose owner is dead, or has left, is folded. (One of an owner that has closed
 //       its store may still be in the middle of an add: it is lost, or counted, as one after it.)
