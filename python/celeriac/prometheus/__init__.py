@@ -1,0 +1,10 @@
+"""prometheus_client's metrics in a store: every process of the host, in one exposition.
+
+    celeriac.prometheus.install("shm://app")
+
+Needs prometheus_client (``pip install 'celeriac[prometheus]'``).
+"""
+
+from celeriac.prometheus.installed import install
+
+__all__ = ["install"]
