@@ -19,10 +19,14 @@ import re
 import time
 from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from celeriac import _core
 from celeriac.errors import ConfigurationError
+from celeriac.metric_facts import Facts
+
+if TYPE_CHECKING:
+    from celeriac.store import Store
 
 MODES = (
     "sum",
@@ -292,8 +296,9 @@ class Histogram(_Family):
 class Metrics:
     """The metrics of a store: ``store.metrics``. Thread-safe and fork-safe."""
 
-    def __init__(self, store: _core.Store) -> None:
-        self._core = store.metrics()
+    def __init__(self, store: Store) -> None:
+        self._core = store._core.metrics()
+        self._facts = Facts(store)
 
     def _family(
         self,
@@ -387,7 +392,10 @@ class Metrics:
         Metrics that ``celeriac.prometheus.install()`` put into the store are in it too. Raises
         LockTimeout when a stopped process is in the way.
         """
-        return self._core.exposition(bool(openmetrics))
+        text = self._core.exposition(bool(openmetrics))
+        facts = self._facts.text(bool(openmetrics)).encode()
+        end = b"# EOF\n" if openmetrics else b""
+        return text.removesuffix(end) + facts + end if facts else text
 
     def counts(self) -> dict[str, int]:
         """Families, series, processes with values, dropped series and lost values."""

@@ -305,7 +305,7 @@ class Store(StoreLocks):
     @functools.cached_property
     def metrics(self) -> Metrics:
         """Counters, gauges and histograms. See :class:`celeriac.metrics.Metrics`."""
-        return Metrics(self._core)
+        return Metrics(self)
 
     def caches(self) -> list[str]:
         """Names of all caches that were ever used, in no order."""

@@ -124,6 +124,7 @@ void Metrics::empty_cells(std::uint32_t first, std::uint32_t cells) {
     layout::Word* at = s == nullptr ? nullptr : cell(*s, first);
     for (std::uint32_t n = 0; at != nullptr && n < cells; ++n) {
       at[n].store(0, std::memory_order_relaxed);
+      CELERIAC_CRASH_POINT("metrics.empty.half");
     }
   }
 }

@@ -96,7 +96,7 @@ class Metrics {
   // This process's stripe, for cells(); null without memory or the mutex. It is the process's until
   // it ends or leaves. Thread-safe. Crash-safe: it is had with one store.
   layout::MetricStripe* own_stripe(OwnerTag me);
-  // The same, remembered for as long as the tag is this process's.
+  // The same, remembered for as long as the tag is this process's. Thread-safe. Crash-safe: as it.
   layout::MetricStripe* stripe_for(OwnerTag me) {
     const std::uint32_t tag = static_cast<std::uint32_t>(me.slot) << 16U | me.epoch;
     // acquire pairs with the release below: `own_` is that tag's
@@ -129,7 +129,7 @@ class Metrics {
   // All families in which something is, or the given one, with their series. kLockTimeout.
   // Thread-safe. Crash-safe: changes nothing but what folding does.
   Result<std::vector<MetricFamilyView>> collect(const MetricFamilyRef* only, OwnerTag me);
-  // One series, as collect() gives it.
+  // One series, as collect() gives it. Thread-safe. Crash-safe: changes nothing.
   Result<std::vector<MetricSample>> read(const MetricFamilyRef& family, const MetricSeriesRef& ref,
                                          OwnerTag me);
 

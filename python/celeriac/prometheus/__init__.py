@@ -5,6 +5,6 @@
 Needs prometheus_client (``pip install 'celeriac[prometheus]'``).
 """
 
-from celeriac.prometheus.installed import install
+from celeriac.prometheus.installed import exclude, install
 
-__all__ = ["install"]
+__all__ = ["exclude", "install"]

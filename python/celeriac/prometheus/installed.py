@@ -1,14 +1,17 @@
 """``install()``: the metrics of prometheus_client keep their values in a store.
 
-What it hooks into, of prometheus_client: ``CollectorRegistry.register`` (a metric that is
-registered is adopted: its values move into the store), ``MetricWrapperBase.labels`` (so are its
-children),
-``remove``, ``remove_by_labels``, ``clear``, ``inc`` and ``observe`` (straight into the core), and
-``_samples`` (which shows the series of all processes). A metric that no registry has stays the
-process's own, as do Info and Enum.
+What it hooks into, of prometheus_client: the construction of metrics and
+``CollectorRegistry.register`` (a metric is adopted: its values move into the store),
+``MetricWrapperBase.labels`` (so are its children), ``remove``, ``remove_by_labels``, ``clear``,
+``inc``, ``observe``, ``info`` and ``state`` (straight into the store), ``_samples`` and ``collect``
+(which show the series of all processes), and ``ProcessCollector.collect`` (which adds up).
 
-Names are the store's for metrics of the default registry. Those of other registries have a scope of
-their own: the n-th metric of one name that this process registered in such is the same one in all.
+Names are the store's for metrics of the default registry. Those of other registries, and of none,
+have a scope of their own: the n-th metric of one name that this process declared so is the same one
+in all. A program that makes such metrics as it goes, and drops them (for a push gateway), isn't
+meant by that: once one was collected as garbage, later ones of its name are the process's own. So
+are gauges of such registries whose mode is ``all``, prometheus_client's default: one process's
+values are what is pushed, without a label ``pid``. ``liveall`` shows those of all.
 
 The store is no condition for a call to succeed: where it can't be used (destroyed, closed at the
 interpreter's end) values are kept in the process.
@@ -21,185 +24,51 @@ import logging
 import os
 import threading
 import time
+import weakref
 from collections import Counter as Tally
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from prometheus_client import metrics as theirs
-from prometheus_client import utils
-from prometheus_client.metrics_core import Metric
-from prometheus_client.registry import REGISTRY, CollectorRegistry
-from prometheus_client.samples import Sample
+from prometheus_client import values
+from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import REGISTRY, CollectorRegistry, RestrictedRegistry
 
 import celeriac
 from celeriac import _core
 from celeriac.errors import CeleriacError, ConfigurationError
-from celeriac.metrics import DEFAULT_MAX_SERIES, MODES, TYPES
+from celeriac.metric_facts import Facts
+from celeriac.metrics import DEFAULT_MAX_SERIES, MODES
+from celeriac.prometheus.processes import summed
+from celeriac.prometheus.scrape import Others, scraping, shared_by
+from celeriac.prometheus.shared import COUNTER, GAUGE, HISTOGRAM, SUMMARY, Shared, Told
 
 logger = logging.getLogger("celeriac.prometheus")
 # Of type Any, because hooks are assigned to their methods.
 Base: Any = theirs.MetricWrapperBase
 Registry: Any = CollectorRegistry
-bound_text: Any = utils.floatToGoString
+Restricted: Any = RestrictedRegistry
 Counter: Any = theirs.Counter
 Histogram: Any = theirs.Histogram
 Summary: Any = theirs.Summary
-KINDS: dict[Any, int] = {theirs.Counter: 0, theirs.Gauge: 1, theirs.Histogram: 2, theirs.Summary: 3}
+Info: Any = theirs.Info
+Enum: Any = theirs.Enum
+Process: Any = ProcessCollector
+KINDS: dict[Any, int] = {
+    theirs.Counter: COUNTER,
+    theirs.Gauge: GAUGE,
+    theirs.Histogram: HISTOGRAM,
+    theirs.Summary: SUMMARY,
+}
 
 _installed: _Installed | None = None
 _lock = threading.RLock()
+_excluded: weakref.WeakSet[CollectorRegistry] = weakref.WeakSet()
 
 
-class Value:
-    """One value as prometheus_client's classes use it; its calls are the core's own."""
-
-    __slots__ = ("_exemplar", "get", "inc", "set")
-    _multiprocess = False
-
-    def __init__(self, cell: _core.Metric, resets: bool) -> None:
-        self._exemplar: Any = None
-        self.inc = cell.inc
-        self.get = cell.get
-        self.set = self._reset(cell) if resets else cell.set
-
-    @staticmethod
-    def _reset(cell: _core.Metric) -> Any:
-        def set(value: float, timestamp: float | None = None) -> None:
-            cell.reset(time.time())
-            if value:
-                cell.inc(value)
-
-        return set
-
-    def set_exemplar(self, exemplar: Any) -> None:
-        self._exemplar = exemplar
-
-    def get_exemplar(self) -> Any:
-        return self._exemplar
-
-
-class Shared:
-    """What an adopted metric, or a parent of series, has in the store."""
-
-    def __init__(self, family: _core.MetricFamily, kind: int) -> None:
-        self.family = family
-        self.kind = kind
-        self.fast: dict[tuple[object, ...], Any] = {}
-        self.series: dict[tuple[str, ...], _core.Metric] = {}
-
-    def bind(self, metric: Any, labels: tuple[str, ...]) -> None:
-        """Has a metric's values lie in the store, with what they were until now added."""
-        created = getattr(metric, "_created", None) or time.time()
-        series = self.family.series(list(labels), created)
-        self.series[labels] = series
-        counts = self.kind != 1
-
-        def moved(number: int, old: Any) -> Value:
-            value = Value(series.cell(number), counts)
-            before = old.get()
-            if before and counts:
-                value.inc(before)
-            elif before:
-                value.set(before)
-            return value
-
-        if self.kind == 0:
-            metric._value = moved(0, metric._value)
-            metric._celeriac_inc = series.cell(0).inc
-        elif self.kind == 1:
-            metric._value = moved(0, metric._value)
-        elif self.kind == 2:
-            metric._sum = moved(len(metric._upper_bounds), metric._sum)
-            metric._buckets = [moved(i, b) for i, b in enumerate(metric._buckets)]
-        else:
-            metric._count, metric._sum = moved(0, metric._count), moved(1, metric._sum)
-        if self.kind > 1:
-            metric._celeriac_observe = series.cell(0).observe
-
-    def forget(self, labels: Iterable[tuple[str, ...]]) -> None:
-        self.fast = {}
-        for values in labels:
-            series = self.series.pop(values, None)
-            if series is not None:
-                series.retire()
-
-    def child(self, metric: Any, labels: tuple[str, ...]) -> Any:
-        return metric._metrics.get(labels) if metric._labelnames else metric
-
-    def samples(self, metric: Any) -> Iterator[Sample]:
-        """Of all processes; what a function gives is this one's."""
-        *_, names, bounds, found = self.family.collect()
-        shown = set()
-        for labels, process, created, values in found:
-            shown.add(labels)
-            child = self.child(metric, labels)
-            if child is not None and "_child_samples" in vars(child):
-                continue
-            named = dict(zip(names, labels, strict=True))
-            if process:
-                named["pid"] = process
-            yield from self.of_series(child, named, bounds, created, values)
-        here = metric._metrics.copy() if metric._labelnames else {(): metric}
-        for labels, child in here.items():
-            local = "_child_samples" in vars(child)
-            if not local and (labels in shown or self.kind != 1):
-                continue
-            named = dict(zip(names, labels, strict=True))
-            if not local and child._multiprocess_mode in ("all", "liveall"):
-                named["pid"] = str(os.getpid())
-            for suffix, own, *rest in child._child_samples():
-                yield Sample(suffix, {**named, **own}, *rest)
-
-    def of_series(
-        self, child: Any, named: dict[str, str], bounds: list[float], created: float, values: Any
-    ) -> Iterator[Sample]:
-        if self.kind == 0:
-            exemplar = None if child is None else child._value.get_exemplar()
-            yield Sample("_total", named, values[0], None, exemplar)
-        elif self.kind == 1:
-            yield Sample("", named, values[0])
-        elif self.kind == 2:
-            total = 0.0
-            for i, bound in enumerate(bounds):
-                total += values[i]
-                exemplar = None if child is None else child._buckets[i].get_exemplar()
-                le = {**named, "le": bound_text(bound)}
-                yield Sample("_bucket", le, total, None, exemplar)
-            yield Sample("_count", named, total)
-            if bounds[0] >= 0:
-                yield Sample("_sum", named, values[len(bounds)])
-        else:
-            yield Sample("_count", named, values[0])
-            yield Sample("_sum", named, values[1])
-        if self.kind != 1 and theirs._use_created:
-            yield Sample("_created", named, created)
-
-
-class Others:
-    """A collector of what the store has and the default registry of this process hasn't."""
-
-    def __init__(self, core: _core.Metrics) -> None:
-        self._core = core
-
-    def describe(self) -> list[Metric]:
-        return []
-
-    def collect(self) -> Iterator[Metric]:
-        known = {m._name for m in list(REGISTRY._collector_to_names) if isinstance(m, Base)}
-        for name, scope, text, kind, _, names, bounds, found in self._core.collect():
-            if scope or name in known or not found:
-                continue
-            metric = Metric(name, text, TYPES[kind])
-            shared = Shared.__new__(Shared)
-            shared.kind = kind
-            for labels, process, created, values in found:
-                named = dict(zip(names, labels, strict=True))
-                if process:
-                    named["pid"] = process
-                for sample in shared.of_series(None, named, bounds, created, values):
-                    if sample.name != "_created":
-                        metric.add_sample(name + sample.name, sample.labels, sample.value)
-            yield metric
+def exclude(registry: CollectorRegistry) -> None:
+    """Leaves the metrics of a registry the process's own: those that are declared from now on."""
+    _excluded.add(registry)
 
 
 class _Installed:
@@ -207,48 +76,102 @@ class _Installed:
 
     def __init__(self, store: celeriac.Store) -> None:
         self.store = store
-        self.core = store._core.metrics()
+        self.core: _core.Metrics = store._core.metrics()
+        self.facts = Facts(store)
         self.scopes: Tally[str] = Tally()
+        self.passing: set[str] = set()  # names of metrics that were garbage
+        self.watched: set[weakref.ref[Any]] = set()
+        self.parents: weakref.WeakSet[Any] = weakref.WeakSet()
 
     def adopt(self, metric: Any, registry: Any) -> None:
-        kind = KINDS.get(type(metric))
-        if kind is None:
-            kind = next((k for c, k in KINDS.items() if isinstance(metric, c)), None)
-        if kind is None or "_celeriac" in vars(metric):
+        """Has the metric live in the store, unless it does or can't."""
+        if "_celeriac" in vars(metric) or (registry is not None and registry in _excluded):
             return
-        scope = ""
+        told = isinstance(metric, (theirs.Info, theirs.Enum))
+        kind = next((k for c, k in KINDS.items() if isinstance(metric, c)), None)
+        if kind is None and not told:
+            return
+        name = metric._name
+        scope: str | None = ""
         if registry is not REGISTRY:
-            self.scopes[metric._name] += 1
-            scope = str(self.scopes[metric._name])
+            own = kind == GAUGE and metric._multiprocess_mode == "all"
+            scope = None if own else self.scope(metric)
+        if scope is None:
+            return
         try:
-            family = self.core.family(
-                metric._name,
-                scope,
-                metric._documentation,
-                kind,
-                MODES.index(metric._multiprocess_mode if kind == 1 else "sum"),
-                list(metric._labelnames),
-                metric._upper_bounds if kind == 2 else [],
-                DEFAULT_MAX_SERIES,
-                time.time(),
-            )
-            shared = Shared(family, kind)
+            shared: Any
+            if kind is None:
+                shared = Told(metric, scope, self.facts)
+            else:
+                shared = Shared(self.family(metric, kind, scope), kind, scope, name, self.facts)
             if metric._labelnames:
-                with metric._lock:
-                    children = dict(metric._metrics)
-                for labels, child in children.items():
+                # Whoever comes back to it in a signal handler, or a callback of the garbage
+                # collector, needn't wait for himself.
+                metric._lock = threading.RLock()
+                self.parents.add(metric)
+                for labels, child in dict(metric._metrics).items():
                     shared.bind(child, labels)
             else:
                 shared.bind(metric, ())
         except CeleriacError as error:
-            logger.warning("metric %s stays this process's own: %s", metric._name, error)
+            logger.warning("metric %s stays this process's own: %s", name, error)
             return
         metric._celeriac = shared
 
+    def scope(self, metric: Any) -> str | None:
+        """Of a metric of another registry than the default one."""
+        name = metric._name
+        if name in self.passing:
+            return None
+        self.scopes[name] += 1
+
+        def passed(ref: weakref.ref[Any]) -> None:
+            self.passing.add(name)
+            self.watched.discard(ref)
+
+        self.watched.add(weakref.ref(metric, passed))
+        return str(self.scopes[name])
+
+    def family(self, metric: Any, kind: int, scope: str) -> _core.MetricFamily:
+        """The metric's family in the store."""
+        return self.core.family(
+            metric._name,
+            scope,
+            metric._documentation,
+            kind,
+            MODES.index(metric._multiprocess_mode if kind == GAUGE else "sum"),
+            list(metric._labelnames),
+            metric._upper_bounds if kind == HISTOGRAM else [],
+            DEFAULT_MAX_SERIES,
+            time.time(),
+        )
+
     def hook(self) -> None:
-        register, labels, samples = Registry.register, Base.labels, Base._samples
-        remove, by_labels, clear = Base.remove, Base.remove_by_labels, Base.clear
+        """Put ours in the places of their methods."""
+        self.hook_declarations()
+        self.hook_removals()
+        self.hook_changes()
+        self.hook_scrapes()
+        os.register_at_fork(after_in_child=self.renew_locks)
+
+    def renew_locks(self) -> None:
+        """In a forked child: whoever held one isn't here."""
+        global _lock
+        _lock = threading.RLock()
+        REGISTRY._lock = threading.Lock()
+        for parent in list(self.parents):
+            parent._lock = threading.RLock()
+
+    def hook_declarations(self) -> None:
+        """Construction, register() and labels()."""
+        init, register, labels = Base.__init__, Registry.register, Base.labels
         adopt = self.adopt
+
+        def declared(metric: Any, *args: Any, **kwargs: Any) -> None:
+            init(metric, *args, **kwargs)
+            if not metric._labelvalues and "_celeriac" not in vars(metric):
+                if kwargs.get("registry", REGISTRY) is None:
+                    adopt(metric, None)
 
         def registered(registry: Any, collector: Any) -> None:
             register(registry, collector)
@@ -257,10 +180,13 @@ class _Installed:
 
         def child_of(metric: Any, *values: object, **named: object) -> Any:
             shared = metric.__dict__.get("_celeriac")
-            if shared is None:
+            if shared is None or (values and named):
                 return labels(metric, *values, **named)
-            if values and named:
-                return labels(metric, *values, **named)
+            if type(shared) is Told:
+                child = labels(metric, *values, **named)
+                with _lock:
+                    shared.bind(child, child._labelvalues)
+                return child
             key = values or tuple(named.items())
             try:
                 child = shared.fast.get(key)
@@ -269,31 +195,25 @@ class _Installed:
             if child is None:
                 child = labels(metric, *values, **named)
                 with _lock:
-                    if child._labelvalues not in shared.series:
-                        shared.bind(child, child._labelvalues)
+                    shared.bind(child, child._labelvalues)
                 # Others that are equal (1, True, 1.0) may be other values.
-                if all(isinstance(v, str) for v in (values or named.values())):
+                if all(type(v) is str for v in (values or named.values())):
                     shared.fast[key] = child
             return child
 
-        def all_samples(metric: Any) -> Any:
-            shared = metric.__dict__.get("_celeriac")
-            return samples(metric) if shared is None else shared.samples(metric)
+        Base.__init__ = declared
+        Registry.register = registered
+        Base.labels = child_of
 
-        def sample_value(registry: Any, name: str, labels: Any = None) -> float | None:
-            # What tests ask for: a gauge that each process has shows this one's without its pid.
-            value: float | None = sampled(registry, name, labels)
-            if value is None and "pid" not in (labels or {}):
-                value = sampled(registry, name, {**(labels or {}), "pid": str(os.getpid())})
-            return value
+    def hook_removals(self) -> None:
+        """remove(), remove_by_labels() and clear()."""
+        remove, by_labels, clear = Base.remove, Base.remove_by_labels, Base.clear
 
         def removed(metric: Any, *values: object) -> None:
             remove(metric, *values)
             shared = metric.__dict__.get("_celeriac")
             if shared is not None:
-                label_values = tuple(str(v) for v in values)
-                shared.forget([label_values])
-                shared.family.remove(list(label_values))
+                shared.remove(tuple(str(v) for v in values))
 
         def removed_by(metric: Any, wanted: dict[str, str]) -> None:
             by_labels(metric, wanted)
@@ -301,26 +221,22 @@ class _Installed:
             if shared is None or not wanted:
                 return
             at = {metric._labelnames.index(k): str(v) for k, v in wanted.items()}
-            gone = [
-                found[0]
-                for found in shared.family.collect()[-1]
-                if all(found[0][i] == value for i, value in at.items())
-            ]
-            shared.forget(gone)
-            for values in gone:
-                shared.family.remove(list(values))
+            for labels in shared.label_sets():
+                if all(labels[i] == value for i, value in at.items()):
+                    shared.remove(labels)
 
         def cleared(metric: Any) -> None:
             clear(metric)
             shared = metric.__dict__.get("_celeriac")
             if shared is not None and metric._labelnames:
-                shared.forget(list(shared.series))
-                shared.family.clear()
+                shared.clear()
 
-        sampled = Registry.get_sample_value
-        Registry.get_sample_value = sample_value
-        counted, observed = Counter.inc, Histogram.observe
-        summed = Summary.observe
+        Base.remove, Base.remove_by_labels, Base.clear = removed, removed_by, cleared
+
+    def hook_changes(self) -> None:
+        """inc(), observe(), info() and state()."""
+        counted, observed, summarized = Counter.inc, Histogram.observe, Summary.observe
+        informed, stated = Info.info, Enum.state
 
         def inc(metric: Any, amount: float = 1, exemplar: Any = None) -> None:
             call = metric.__dict__.get("_celeriac_inc")
@@ -339,31 +255,84 @@ class _Installed:
         def summarize(metric: Any, amount: float) -> None:
             call = metric.__dict__.get("_celeriac_observe")
             if call is None:
-                summed(metric, amount)
+                summarized(metric, amount)
             else:
                 call(amount)
 
-        Counter.inc, Histogram.observe = inc, observe
-        Summary.observe = summarize
-        Registry.register = registered
-        Base.labels, Base._samples = child_of, all_samples
-        Base.remove, Base.remove_by_labels, Base.clear = removed, removed_by, cleared
+        def info(metric: Any, val: dict[str, str]) -> None:
+            informed(metric, val)
+            tell = metric.__dict__.get("_celeriac_told")
+            if tell is not None:
+                tell()
+
+        def state(metric: Any, state: str) -> None:
+            stated(metric, state)
+            tell = metric.__dict__.get("_celeriac_told")
+            if tell is not None:
+                tell()
+
+        Counter.inc, Histogram.observe, Summary.observe = inc, observe, summarize
+        Info.info, Enum.state = info, state
+
+    def hook_scrapes(self) -> None:
+        """What shows the values of all processes."""
+        samples, sampled, of_process = Base._samples, Registry.get_sample_value, Process.collect
+        core, facts, store = self.core, self.facts, self.store
+
+        def all_samples(metric: Any) -> Any:
+            shared = metric.__dict__.get("_celeriac")
+            if shared is None:
+                return samples(metric)
+            try:
+                return list(shared.samples(metric, scraping(core, facts)))
+            except CeleriacError as error:
+                logger.warning("metric %s is shown without other processes: %s", metric, error)
+                return samples(metric)
+
+        def sample_value(registry: Any, name: str, labels: Any = None) -> float | None:
+            # What tests ask for: a gauge that each process has shows this one's without its pid.
+            value: float | None = sampled(registry, name, labels)
+            if value is None and "pid" not in (labels or {}):
+                value = sampled(registry, name, {**(labels or {}), "pid": str(os.getpid())})
+            return value
+
+        def process(collector: Any) -> Any:
+            own = collector._proc != "/proc" or str(collector._pid()) != "self"
+            return of_process(collector) if own else summed(collector, of_process, store, facts)
+
+        def sharing(collect: Any) -> Any:
+            def collected(registry: Any) -> Iterator[Any]:
+                return shared_by(iter(collect(registry)), core, facts)
+
+            return collected
+
+        Base._samples, Registry.get_sample_value, Process.collect = (
+            all_samples,
+            sample_value,
+            process,
+        )
+        Registry.collect = sharing(Registry.collect)
+        Restricted.collect = sharing(Restricted.collect)
 
     def adopt_all(self) -> None:
+        """Adopts what was declared before."""
         registries = [r for r in gc.get_objects() if isinstance(r, CollectorRegistry)]
         for registry in sorted(registries, key=lambda r: r is not REGISTRY):
             for collector in list(registry._collector_to_names):
                 if isinstance(collector, Base):
                     self.adopt(collector, registry)
-        REGISTRY.register(Others(self.core))
+        others = Others(self.core, self.facts, Base)
+        REGISTRY.register(others)
+        if others not in REGISTRY._collectors_without_names:
+            REGISTRY._collectors_without_names.append(others)
 
 
 def install(store: str | celeriac.Store, **options: Any) -> None:
     """Has all metrics of prometheus_client live in the store, those declared before included.
 
     ``generate_latest()`` and everything that uses it then shows all processes that installed the
-    same store. Call it as early as is convenient, once for each program: forked children go on with
-    it. A second call with the same store does nothing.
+    same store. Call it as early as is convenient, once for each program, and before it forks: the
+    children go on with it. A second call with the same store does nothing.
 
     :param store: a URL, with the options of :func:`celeriac.connect`, or a store.
 
@@ -378,6 +347,9 @@ def install(store: str | celeriac.Store, **options: Any) -> None:
                     f"metrics are in {_installed.store.url} already: one store for each process"
                 )
             return
+        if getattr(values.ValueClass, "_multiprocess", False):
+            logger.warning("PROMETHEUS_MULTIPROC_DIR is set: its files aren't used any more")
+            values.ValueClass = values.MutexValue
         _installed = _Installed(opened)
         _installed.hook()
         _installed.adopt_all()
