@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from celeriac import _core
+from celeriac import _core, own_metrics
 from celeriac.errors import ConfigurationError
 from celeriac.metric_facts import Facts
 
@@ -299,6 +299,7 @@ class Metrics:
     def __init__(self, store: Store) -> None:
         self._core = store._core.metrics()
         self._facts = Facts(store)
+        self._store = store
 
     def _family(
         self,
@@ -386,16 +387,21 @@ class Metrics:
         family = self._family("histogram", name, documentation, names, max_series, bounds=bounds)
         return Histogram(family, name, names)
 
-    def exposition(self, openmetrics: bool = False) -> bytes:
+    def exposition(self, openmetrics: bool = False, *, own: bool = False) -> bytes:
         """All of it as Prometheus reads it: text format 0.0.4, or OpenMetrics 1.0.
+
+        :param own: with the store's own statistics (:mod:`celeriac.own_metrics`), of memory,
+            caches, queues, limits and locks.
 
         Metrics that ``celeriac.prometheus.install()`` put into the store are in it too. Raises
         LockTimeout when a stopped process is in the way.
         """
         text = self._core.exposition(bool(openmetrics))
-        facts = self._facts.text(bool(openmetrics)).encode()
+        more = self._facts.text(bool(openmetrics))
+        if own:
+            more += own_metrics.text(self._store, bool(openmetrics))
         end = b"# EOF\n" if openmetrics else b""
-        return text.removesuffix(end) + facts + end if facts else text
+        return text.removesuffix(end) + more.encode() + end if more else text
 
     def counts(self) -> dict[str, int]:
         """Families, series, processes with values, dropped series and lost values."""

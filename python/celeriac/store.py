@@ -302,7 +302,7 @@ class Store(StoreLocks):
         core = self._core.concurrency(name, limit)
         return Concurrency(core, name, functools.partial(self.concurrency, name, limit))
 
-    @functools.cached_property
+    @property
     def metrics(self) -> Metrics:
         """Counters, gauges and histograms. See :class:`celeriac.metrics.Metrics`."""
         return Metrics(self)

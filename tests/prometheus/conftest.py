@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import secrets
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+import celeriac
 
 # Helpers of these tests; pytest's importlib mode leaves sys.path alone.
 sys.path.insert(0, str(Path(__file__).parent / "support"))
@@ -28,3 +32,12 @@ def prometheus_tests(request: pytest.FixtureRequest) -> Path:
     except sdist.Unavailable as error:
         pytest.skip(str(error))
     return source / "tests"
+
+
+@pytest.fixture
+def store() -> Iterator[celeriac.Store]:
+    """A store that nobody else uses; removed after the test."""
+    url = f"shm://t-{secrets.token_hex(8)}"
+    with celeriac.connect(url) as opened:
+        yield opened
+    celeriac.connect(url).destroy(force=True)

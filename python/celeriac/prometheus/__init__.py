@@ -5,6 +5,7 @@
 Needs prometheus_client (``pip install 'celeriac[prometheus]'``).
 """
 
+from celeriac.prometheus.collector import collector
 from celeriac.prometheus.installed import exclude, install
 
-__all__ = ["exclude", "install"]
+__all__ = ["collector", "exclude", "install"]

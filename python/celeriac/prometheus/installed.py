@@ -14,7 +14,8 @@ are gauges of such registries whose mode is ``all``, prometheus_client's default
 values are what is pushed, without a label ``pid``. ``liveall`` shows those of all.
 
 The store is no condition for a call to succeed: where it can't be used (destroyed, closed at the
-interpreter's end) values are kept in the process.
+interpreter's end) what counters and gauges are told is kept in the process, and observations are
+lost.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import REGISTRY
 from prometheus_client.samples import Exemplar
 
+from celeriac.errors import CeleriacError
 from celeriac.metric_facts import EXEMPLAR, INFO, Fact
 from celeriac.metrics import TYPES
 from celeriac.prometheus.shared import samples_of, told_samples
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Others", "Scrape", "scraping", "shared_by"]
 
+logger = logging.getLogger("celeriac.prometheus")
 _now = threading.local()
 
 
@@ -88,7 +91,11 @@ class Others:
             m._name for m in list(REGISTRY._collector_to_names) if isinstance(m, self._wrapper)
         }
         scrape = scraping(self._core, self._facts)
-        families = scrape.families.values() or self._core.collect()
+        try:
+            families = list(scrape.families.values()) or self._core.collect()
+        except CeleriacError as error:
+            logger.warning("metrics of other processes aren't shown: %s", error)
+            return
         for name, scope, text, kind, _, names, bounds, found in families:
             if scope or name in known or not found:
                 continue

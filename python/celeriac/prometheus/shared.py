@@ -88,7 +88,7 @@ class Shared:
 
         if self.kind == COUNTER:
             metric._value = moved(0, metric._value, self._note(labels, 0))
-            metric._celeriac_inc = series.cell(0).inc
+            metric._celeriac_inc = metric._value.inc
         elif self.kind == GAUGE:
             metric._value = moved(0, metric._value)
         elif self.kind == HISTOGRAM:
@@ -185,7 +185,7 @@ def samples_of(
     else:
         yield Sample("_count", named, values[0])
         yield Sample("_sum", named, values[1])
-    if kind != GAUGE and theirs._use_created:
+    if kind != GAUGE and created and theirs._use_created:
         yield Sample("_created", named, created)
 
 
