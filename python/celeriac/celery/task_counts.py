@@ -103,15 +103,14 @@ class _Nothing:
 
 
 def count_in(store: Store) -> None:
-    """Count this process's tasks in a store; in the first one that it uses as a broker."""
+    """Count this process's tasks in a store; the broker that was opened last has them."""
     global _counts
     if "celery" not in sys.modules:
         return
     with _lock:
         if _counts is None:
             _connect()
-        if _counts is None or _counts.store.closed:
-            _counts = TaskCounts(store)
+        _counts = TaskCounts(store)
 
 
 def _connect() -> None:
