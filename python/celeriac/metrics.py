@@ -122,6 +122,7 @@ class _Family:
         self.labelnames = tuple(labelnames)
         self._family = family
         self._children: dict[tuple[str, ...], Any] = {}
+        self._named: dict[tuple[tuple[str, str], ...], Any] = {}
         self._series: _core.Metric | None = None
         if not labelnames:
             self._bind(family.series([], time.time()))
@@ -150,9 +151,14 @@ class _Family:
         """
         if not named:
             child: _Self | None = self._children.get(values)
-            if child is not None:
-                return child
-        return self._child(values, named)
+            return self._child(values, named) if child is None else child
+        key = tuple(named.items())
+        child = None if values else self._named.get(key)
+        if child is None:
+            child = self._child(values, named)
+            if self._children.get(tuple(map(named.get, self.labelnames))) is child:
+                self._named[key] = child
+        return child
 
     def _child(self: _Self, values: tuple[str, ...], named: dict[str, str]) -> _Self:
         values = self._values(values, named)
@@ -160,7 +166,7 @@ class _Family:
         if child is None:
             child = type(self).__new__(type(self))
             child.name, child.labelnames, child._family = self.name, (), self._family
-            child._children = {}
+            child._children, child._named = {}, {}
             child._bind(self._family.series(list(values), time.time()))
             assert child._series is not None
             if not child._series.dropped:
@@ -195,6 +201,7 @@ class _Family:
         """
         values = self._values(values, {})
         child = self._children.pop(values, None)
+        self._named = {}
         if child is not None:
             child._series.retire()
         self._family.remove(list(values))
@@ -204,6 +211,7 @@ class _Family:
         if not self.labelnames:
             raise ConfigurationError(f"metric {self.name!r} has no labels: nothing to remove")
         children, self._children = self._children, {}
+        self._named = {}
         for child in children.values():
             child._series.retire()
         self._family.clear()

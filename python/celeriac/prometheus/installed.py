@@ -50,6 +50,7 @@ Base: Any = theirs.MetricWrapperBase
 Registry: Any = CollectorRegistry
 Restricted: Any = RestrictedRegistry
 Counter: Any = theirs.Counter
+Gauge: Any = theirs.Gauge
 Histogram: Any = theirs.Histogram
 Summary: Any = theirs.Summary
 Info: Any = theirs.Info
@@ -196,7 +197,9 @@ class _Installed:
             if child is None:
                 child = labels(metric, *values, **named)
                 with _lock:
-                    shared.bind(child, child._labelvalues)
+                    if not shared.bind(child, child._labelvalues):
+                        metric._metrics.pop(child._labelvalues, None)  # label sets without end
+                        return child
                 # Others that are equal (1, True, 1.0) may be other values.
                 if all(type(v) is str for v in (values or named.values())):
                     shared.fast[key] = child
@@ -235,9 +238,10 @@ class _Installed:
         Base.remove, Base.remove_by_labels, Base.clear = removed, removed_by, cleared
 
     def hook_changes(self) -> None:
-        """inc(), observe(), info() and state()."""
+        """inc(), dec(), set(), observe(), info() and state()."""
         counted, observed, summarized = Counter.inc, Histogram.observe, Summary.observe
         informed, stated = Info.info, Enum.state
+        moved, lowered, put = Gauge.inc, Gauge.dec, Gauge.set
 
         def inc(metric: Any, amount: float = 1, exemplar: Any = None) -> None:
             call = metric.__dict__.get("_celeriac_inc")
@@ -245,6 +249,27 @@ class _Installed:
                 counted(metric, amount, exemplar)
             else:
                 call(amount)
+
+        def move(metric: Any, amount: float = 1) -> None:
+            call = metric.__dict__.get("_celeriac_inc")
+            if call is None:
+                moved(metric, amount)
+            else:
+                call(amount)
+
+        def lower(metric: Any, amount: float = 1) -> None:
+            call = metric.__dict__.get("_celeriac_inc")
+            if call is None:
+                lowered(metric, amount)
+            else:
+                call(-amount)
+
+        def set_to(metric: Any, value: float) -> None:
+            call = metric.__dict__.get("_celeriac_set")
+            if call is None:
+                put(metric, value)
+            else:
+                call(float(value))
 
         def observe(metric: Any, amount: float, exemplar: Any = None) -> None:
             call = metric.__dict__.get("_celeriac_observe")
@@ -273,6 +298,7 @@ class _Installed:
                 tell()
 
         Counter.inc, Histogram.observe, Summary.observe = inc, observe, summarize
+        Gauge.inc, Gauge.dec, Gauge.set = move, lower, set_to
         Info.info, Enum.state = info, state
 
     def hook_scrapes(self) -> None:
