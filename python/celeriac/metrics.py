@@ -153,12 +153,12 @@ class _Family:
             child: _Self | None = self._children.get(values)
             return self._child(values, named) if child is None else child
         key = tuple(named.items())
-        child = None if values else self._named.get(key)
-        if child is None:
-            child = self._child(values, named)
-            if self._children.get(tuple(map(named.get, self.labelnames))) is child:
-                self._named[key] = child
-        return child
+        found: _Self | None = None if values else self._named.get(key)
+        if found is None:
+            found = self._child(values, named)
+            if tuple(named[label] for label in self.labelnames) in self._children:
+                self._named[key] = found
+        return found
 
     def _child(self: _Self, values: tuple[str, ...], named: dict[str, str]) -> _Self:
         values = self._values(values, named)

@@ -25,7 +25,11 @@ FAMILIES = {
     "celeriac_memory_allocated_bytes": (GAUGE, "What the store takes of it.", ()),
     "celeriac_memory_used_bytes": (GAUGE, "What of that is in use.", ()),
     "celeriac_processes": (GAUGE, "Living processes that use the store.", ()),
-    "celeriac_recovered_processes": (COUNTER, "Processes that died, and were cleaned up after.", ()),
+    "celeriac_recovered_processes": (
+        COUNTER,
+        "Processes that died, and were cleaned up after.",
+        (),
+    ),
     "celeriac_damaged": (COUNTER, "Places that were found damaged.", ()),
     "celeriac_cache_hits": (COUNTER, "Reads of an entry that was there.", ("cache",)),
     "celeriac_cache_misses": (COUNTER, "Reads of an entry that wasn't.", ("cache",)),

@@ -89,7 +89,8 @@ class TaskCounts:
         except CeleriacError as error:
             logger.warning("tasks that were %s aren't counted: %s", what, error)
             child = _Nothing
-        self._made[(what, name, queue, *more)] = child
+        key = (what, name, queue, *more)
+        self._made[key] = child
         return child
 
 

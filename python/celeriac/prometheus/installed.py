@@ -171,9 +171,8 @@ class _Installed:
 
         def declared(metric: Any, *args: Any, **kwargs: Any) -> None:
             init(metric, *args, **kwargs)
-            if not metric._labelvalues and "_celeriac" not in vars(metric):
-                if kwargs.get("registry", REGISTRY) is None:
-                    adopt(metric, None)
+            if not metric._labelvalues and kwargs.get("registry", REGISTRY) is None:
+                adopt(metric, None)
 
         def registered(registry: Any, collector: Any) -> None:
             register(registry, collector)

@@ -78,7 +78,7 @@ def shared_by(metrics: Iterator[Metric], core: _core.Metrics, facts: Facts) -> I
 class Others:
     """A collector of what the store has and the default registry of this process hasn't."""
 
-    def __init__(self, core: _core.Metrics, facts: Facts, wrapper: type) -> None:
+    def __init__(self, core: _core.Metrics, facts: Facts, wrapper: Any) -> None:
         self._core, self._facts, self._wrapper = core, facts, wrapper
 
     def describe(self) -> list[Metric]:
@@ -87,9 +87,8 @@ class Others:
 
     def collect(self) -> Iterator[Metric]:
         """What only other processes have declared, and the store's own counts."""
-        known = {
-            m._name for m in list(REGISTRY._collector_to_names) if isinstance(m, self._wrapper)
-        }
+        here: list[Any] = list(REGISTRY._collector_to_names)
+        known = {metric._name for metric in here if isinstance(metric, self._wrapper)}
         scrape = scraping(self._core, self._facts)
         try:
             families = list(scrape.families.values()) or self._core.collect()
