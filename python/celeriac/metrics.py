@@ -19,14 +19,11 @@ import re
 import time
 from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from celeriac import _core, own_metrics
 from celeriac.errors import ConfigurationError
 from celeriac.metric_facts import Facts
-
-if TYPE_CHECKING:
-    from celeriac.store import Store
 
 MODES = (
     "sum",
@@ -304,8 +301,8 @@ class Histogram(_Family):
 class Metrics:
     """The metrics of a store: ``store.metrics``. Thread-safe and fork-safe."""
 
-    def __init__(self, store: Store) -> None:
-        self._core = store._core.metrics()
+    def __init__(self, store: Any) -> None:
+        self._core: _core.Metrics = store._core.metrics()
         self._facts = Facts(store)
         self._store = store
 

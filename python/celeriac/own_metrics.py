@@ -9,15 +9,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from celeriac.errors import CeleriacError
 
-if TYPE_CHECKING:
-    from celeriac.store import Store
-
 __all__ = ["FAMILIES", "Family", "families", "text"]
 
+Store: TypeAlias = Any  # celeriac.Store, which has these metrics
 GAUGE, COUNTER = "gauge", "counter"
 FAMILIES = {
     "celeriac_up": (GAUGE, "Whether the store can be used.", ()),

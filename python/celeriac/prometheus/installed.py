@@ -40,8 +40,9 @@ from celeriac import _core
 from celeriac.errors import CeleriacError, ConfigurationError
 from celeriac.metric_facts import Facts
 from celeriac.metrics import DEFAULT_MAX_SERIES, MODES
+from celeriac.prometheus.others import Others
 from celeriac.prometheus.processes import summed
-from celeriac.prometheus.scrape import Others, scraping, shared_by
+from celeriac.prometheus.scrape import scraping, shared_by
 from celeriac.prometheus.shared import COUNTER, GAUGE, HISTOGRAM, SUMMARY, Shared, Told
 
 logger = logging.getLogger("celeriac.prometheus")

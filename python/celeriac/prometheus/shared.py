@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from prometheus_client import metrics as theirs
 from prometheus_client import utils
@@ -14,9 +14,7 @@ from prometheus_client.samples import Exemplar, Sample
 
 from celeriac import _core
 from celeriac.metric_facts import ENUM, EXEMPLAR, INFO, Fact, Facts, shown
-
-if TYPE_CHECKING:
-    from celeriac.prometheus.scrape import Scrape
+from celeriac.prometheus.scrape import Scrape
 
 bound_text: Any = utils.floatToGoString
 COUNTER, GAUGE, HISTOGRAM, SUMMARY = range(4)
