@@ -117,9 +117,9 @@ def test_a_full_store_drops_series_and_breaks_nothing() -> None:
         except celeriac.NotEnoughMemory:
             pass
         celeriac.prometheus.install(store)
-        metrics = [p.Histogram(f"h{n}", "H.", ["l"]) for n in range(50)]
+        metrics = [p.Histogram(f"h{n}", "H.", ["l"]) for n in range(5)]
         for metric in metrics:
-            for n in range(200):
+            for n in range(20):
                 metric.labels(str(n)).observe(1)
         p.Info("i", "I.").info({"k": "v" * 100_000})
         counts = store.metrics.counts()

@@ -20,6 +20,7 @@ lost.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
 import os
@@ -211,10 +212,12 @@ class _Installed:
 
     def hook_removals(self) -> None:
         """remove(), remove_by_labels() and clear()."""
-        remove, by_labels, clear = Base.remove, Base.remove_by_labels, Base.clear
+        remove, clear = Base.remove, Base.clear
+        by_labels = getattr(Base, "remove_by_labels", None)  # since prometheus_client 0.23
 
         def removed(metric: Any, *values: object) -> None:
-            remove(metric, *values)
+            with contextlib.suppress(KeyError):  # 0.20 says so of what only others have
+                remove(metric, *values)
             shared = metric.__dict__.get("_celeriac")
             if shared is not None:
                 shared.remove(tuple(str(v) for v in values))
@@ -235,7 +238,9 @@ class _Installed:
             if shared is not None and metric._labelnames:
                 shared.clear()
 
-        Base.remove, Base.remove_by_labels, Base.clear = removed, removed_by, cleared
+        Base.remove, Base.clear = removed, cleared
+        if by_labels is not None:
+            Base.remove_by_labels = removed_by
 
     def hook_changes(self) -> None:
         """inc(), dec(), set(), observe(), info() and state()."""
@@ -350,8 +355,9 @@ class _Installed:
                     self.adopt(collector, registry)
         others = Others(self.core, self.facts, Base)
         REGISTRY.register(others)
-        if others not in REGISTRY._collectors_without_names:
-            REGISTRY._collectors_without_names.append(others)
+        nameless = getattr(REGISTRY, "_collectors_without_names", None)  # of restricted registries
+        if nameless is not None and others not in nameless:
+            nameless.append(others)
 
 
 def install(store: str | celeriac.Store, **options: Any) -> None:
