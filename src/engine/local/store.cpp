@@ -6,6 +6,7 @@
 #include "engine/local/cache.hpp"
 #include "engine/local/limits.hpp"
 #include "engine/local/lock.hpp"
+#include "engine/local/metrics.hpp"
 #include "engine/local/queue.hpp"
 #include "engine/local/waiter.hpp"
 
@@ -143,6 +144,10 @@ Result<std::vector<EngineUse>> LocalStore::concurrencies() {
     all.push_back({std::move(use.name), use.limit, use.inside});
   }
   return all;
+}
+
+std::unique_ptr<MetricsEngine> LocalStore::metrics() {
+  return std::make_unique<LocalMetrics>(handle_);
 }
 
 Result<std::vector<std::string>> LocalStore::caches(bool tables) {

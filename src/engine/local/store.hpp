@@ -21,6 +21,7 @@ class LocalStore final : public StoreEngine {
   Result<bool> is_locked(std::string_view name) override;
   Result<std::vector<EngineHolder>> locks() override;
   Result<std::vector<EngineUse>> concurrencies() override;
+  std::unique_ptr<MetricsEngine> metrics() override;
   Result<std::vector<std::string>> caches(bool tables) override;
   Result<bool> has_queue(const std::string& name) override;
   Result<std::vector<std::string>> queues() override;
