@@ -13,6 +13,7 @@ class CeleriacConfig(AppConfig):
     name = "celeriac.django"
     label = "celeriac_django"
     verbose_name = "celeriac"
+    default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
         """Log records and Celery's tasks have the id of the request, in workers too."""

@@ -33,7 +33,7 @@ from django.core.exceptions import MiddlewareNotUsed
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
-from celeriac.django import client, conf, refusals, roles
+from celeriac.django import client, conf, limited, refusals, roles
 from celeriac.errors import CeleriacError, ConfigurationError
 from celeriac.limits import Decision, Limiter
 
@@ -92,7 +92,9 @@ class RateLimitMiddleware:
         rate = None if role is None else self.settings.rate_limits.get(role)
         if role is None or rate is None:
             return None
-        decision = self._of_role(role, rate).hit(f"{role}:{key}")
+        limiter, counted_by = self._of_role(role, rate), f"{role}:{key}"
+        decision = limiter.hit(counted_by)
+        limited.note(limiter, "gcra", counted_by, decision)
         setattr(request, _DECIDED, (role, decision))
         return None if decision else refusals.too_many(request, role, decision)
 
@@ -177,6 +179,7 @@ def ratelimit(
                 options = {"burst": burst, "algorithm": algorithm}
                 made.append(_limiter(rate, own, on_error, shadow, **options))
             decision = made[0].hit(counted_by)
+            limited.note(made[0], algorithm, counted_by, decision)
             setattr(request, _DECIDED, (own, decision))
             if decision:
                 return None

@@ -18,7 +18,7 @@ from typing import Any
 
 from rest_framework import throttling
 
-from celeriac.django import conf
+from celeriac.django import conf, limited
 from celeriac.limits import Decision
 
 __all__ = ["AnonRateThrottle", "LimiterThrottle", "ScopedRateThrottle", "UserRateThrottle"]
@@ -48,6 +48,7 @@ class LimiterThrottle(throttling.SimpleRateThrottle):
             on_error=self.on_error,
         )
         self.decision = limiter.hit(key)
+        limited.note(limiter, self.algorithm, key, self.decision)
         return bool(self.decision)
 
     def wait(self) -> float | None:

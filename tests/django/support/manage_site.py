@@ -1,0 +1,34 @@
+"""The `manage.py` of a small project.
+
+manage_site.py LOCATION OPTIONS-AS-JSON COMMAND ...
+
+`call NAME ...` is `call_command(NAME, ...)`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import django
+from django.conf import settings
+from django.core.management import call_command, execute_from_command_line
+
+LOCATION, OPTIONS, *COMMAND = sys.argv[1:]
+given = json.loads(OPTIONS)
+settings.configure(
+    INSTALLED_APPS=["celeriac.django"],
+    CACHES={
+        "default": {
+            "BACKEND": "celeriac.django.cache.CeleriacCache",
+            "LOCATION": LOCATION,
+            "OPTIONS": given,
+        },
+        "local": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"},
+    },
+)
+if COMMAND[0] == "call":
+    django.setup()
+    call_command(COMMAND[1], *COMMAND[2:])
+else:
+    execute_from_command_line(["manage.py", *COMMAND])
