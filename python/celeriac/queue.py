@@ -158,11 +158,11 @@ class Queue:
         seconds = 0.0 if type(delay) is int and delay == 0 else delay_of(delay, "delay")
         packed = b"" if headers is None else _packed(headers)
         if dedup_key is None and dedup_ttl is None and timeout == 0:
-            return f"{self._core.put(body, packed, priority, seconds, ttl):016x}"
+            return self._core.put(body, packed, priority, seconds, ttl)
         window = _check_dedup(dedup_key, dedup_ttl)
         checks.check_ttl(timeout, "timeout")
         put = partial(self._core.put_with, body, packed, priority, seconds, ttl, dedup_key, window)
-        return f"{_with_room(put, timeout):016x}"
+        return _with_room(put, timeout)
 
     def put_many(
         self,
@@ -188,11 +188,11 @@ class Queue:
         checks.check_ttl(timeout, "timeout")
         checks.whole(priority, "priority", 0, 255)
         seconds, packed = delay_of(delay, "delay"), _packed(headers)
-        put: list[int] = []
+        put: list[str] = []
         if not bodies:
             return []
 
-        def put_rest(wait: float | None) -> list[int]:
+        def put_rest(wait: float | None) -> list[str]:
             rest = bodies[len(put) :]
             try:
                 put.extend(self._core.put_many(rest, packed, priority, seconds, ttl, wait))
@@ -202,11 +202,10 @@ class Queue:
             return put
 
         try:
-            numbers = _with_room(put_rest, timeout)
+            return _with_room(put_rest, timeout)
         except CeleriacError as error:
-            error.ids = [_shown(number) for number in put]
+            error.ids = put
             raise
-        return [_shown(number) for number in numbers]
 
     def get(self, timeout: float | None = None) -> Message | None:
         """Reserve the next message.

@@ -2,6 +2,7 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
+#include <array>
 #include <optional>
 
 #include "bindings/bindings.hpp"
@@ -34,23 +35,30 @@ std::uint64_t nanoseconds(double seconds) {
   return seconds > 0 ? static_cast<std::uint64_t>(std::min(seconds, 9e9) * 1e9) : 0;
 }
 
-std::uint64_t put(QueueHandle& q, py::handle body, const py::bytes& headers, std::uint8_t priority,
-                  double delay, py::handle ttl) {
+// An id as users see it: 16 hexadecimal digits.
+py::str shown(std::uint64_t id) {
+  std::array<char, 16> digits{};
+  for (std::size_t i = digits.size(); i-- > 0; id >>= 4U) digits[i] = "0123456789abcdef"[id & 0xFU];
+  return {digits.data(), digits.size()};
+}
+
+py::str put(QueueHandle& q, py::handle body, const py::bytes& headers, std::uint8_t priority,
+            double delay, py::handle ttl) {
   PutRequest m = request(headers, priority, delay, ttl);
   m.body = key_bytes(body);
-  return take(q.engine->put(m));
+  return shown(take(q.engine->put(m)));
 }
 
 // The same for puts that may wait, or have a key. `window` None: the queue's.
-std::uint64_t put_with(QueueHandle& q, py::handle body, const py::bytes& headers,
-                       std::uint8_t priority, double delay, py::handle ttl, py::handle key,
-                       const std::optional<double>& window, py::handle timeout) {
+py::str put_with(QueueHandle& q, py::handle body, const py::bytes& headers, std::uint8_t priority,
+                 double delay, py::handle ttl, py::handle key, const std::optional<double>& window,
+                 py::handle timeout) {
   PutRequest m = request(headers, priority, delay, ttl);
   m.body = key_bytes(body);
   if (!key.is_none()) m.key = key_bytes(key);
   if (window) m.key_ns = nanoseconds(*window);
   m.deadline_ns = wait_until(timeout);
-  return take(q.engine->put(m));
+  return shown(take(q.engine->put(m)));
 }
 
 // REQUIRES: `bodies` are str and bytes, and stay as they are meanwhile.
@@ -64,7 +72,7 @@ py::list put_many(QueueHandle& q, const py::list& bodies, const py::bytes& heade
   ids.reserve(messages.size());
   const Status status = q.engine->put_many(messages, &ids);
   py::list put(ids.size());
-  for (std::size_t i = 0; i < ids.size(); ++i) put[i] = ids[i];
+  for (std::size_t i = 0; i < ids.size(); ++i) put[i] = shown(ids[i]);
   if (!status) raise_with(status, "ids", put);
   return put;
 }

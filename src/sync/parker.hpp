@@ -19,15 +19,19 @@ constexpr std::uint64_t kProbeInterval = 10 * kMillisecond;
 // stays is the microsecond before the second sleep, as in CPython's own waits.
 constexpr std::uint64_t kFirstSleep = 20 * kMillisecond;
 
+constexpr int kSpins = 64;
+
 enum class Parked { kChanged, kHolderDead, kTimedOut, kInterrupted };
 
 // Waits while `word` == expected. `holder_alive` is asked every kProbeInterval; pass a function
 // that returns true when there is nobody to ask about, together with probe_ns = kNever.
-// `interrupted` is asked before each sleep, for calls that a signal may end.
+// `interrupted` is asked before each sleep, for calls that a signal may end. `spins`: 0 for who
+// knows that it takes long.
 template <class HolderAlive, class Interrupted>
 Parked park(const layout::HalfWord& word, std::uint32_t expected, std::uint64_t deadline_ns,
-            HolderAlive holder_alive, std::uint64_t probe_ns, Interrupted interrupted) {
-  for (int i = 0; i < 64; ++i) {
+            HolderAlive holder_alive, std::uint64_t probe_ns, Interrupted interrupted,
+            int spins = kSpins) {
+  for (int i = 0; i < spins; ++i) {
     if (word.load(std::memory_order_acquire) != expected) return Parked::kChanged;
     cpu_relax();
   }

@@ -188,6 +188,9 @@ Status Durable::load(OwnerTag me) {
                   " was removed while processes were using it, and they still write to its "
                   "journal: stop them first"};
   } else {
+    if (level_.load(std::memory_order_relaxed) == Durability::kAlways) {
+      static_cast<void>(journal_.make_spare([](std::uint64_t) { return true; }));  // the first too
+    }
     const Result<journal::Report> read = journal_.begin(me, &live);
     status = read.status();
     if (read && read.value().damaged()) {

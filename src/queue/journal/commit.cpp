@@ -15,7 +15,7 @@ namespace {
 
 constexpr std::uint64_t kSyncPatience = 60 * kSecond;
 constexpr std::uint64_t kMostAwaited = 64;  // of larger groups none need wait for more
-constexpr std::uint64_t kLongestGathering = 2 * kMillisecond;
+constexpr std::uint64_t kLongestGathering = 4 * kMillisecond;
 constexpr std::uint64_t kReadPatience = 300 * kSecond;  // another reads the whole journal
 
 // JournalControl.group: what the last sync says of the next one.
@@ -89,7 +89,8 @@ Status Journal::commit(std::uint64_t lsn, std::uint64_t deadline_ns, OwnerTag me
     // Not ended by signals: the record is written, and whether it is durable is known soon.
     const std::uint64_t woken = until == 0 ? deadline_ns : std::min(deadline_ns, until);
     const Parked parked = park(
-        control_.rounds, round, woken, [] { return false; }, kProbeInterval, [] { return false; });
+        control_.rounds, round, woken, [] { return false; }, kProbeInterval, [] { return false; },
+        0);
     if (parked == Parked::kTimedOut && now_ns() >= deadline_ns) {
       return {Code::kLockTimeout,
               "the disk hasn't confirmed the write yet: it may or may not have "
@@ -107,12 +108,13 @@ Status Journal::sync(OwnerTag me) {
 // Without this a leader syncs its own record, and all who come meanwhile share the next sync, in
 // turns: half of what a sync could carry. (As PostgreSQL's commit_delay, within what was seen.)
 // They sleep, and don't yield the processor: who yields is let wait by the scheduler afterwards, in
-// the middle of the sync.
+// the middle of the sync. The first of them has the alarm. It is set to twice what a sync took, so
+// that it doesn't go off during the sync of a group that got complete in time, which most do.
 std::uint64_t Journal::gather(std::uint64_t now) {
   const Group group(control_.group.load(std::memory_order_relaxed));
   if (group.complete(control_.arrived.load(std::memory_order_relaxed))) return 0;
   std::uint64_t until = 0;
-  const std::uint64_t wait = std::min(group.took_us * 1000 / 2, kLongestGathering);
+  const std::uint64_t wait = std::min(group.took_us * 1000 * 2, kLongestGathering);
   if (control_.gathering.compare_exchange_strong(until, now + wait, std::memory_order_relaxed)) {
     CELERIAC_CRASH_POINT("journal.commit.gathering");
     return now + wait;

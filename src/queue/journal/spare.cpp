@@ -4,7 +4,7 @@
 // note as well, which is another write at least, and a commit of its own journal where it has one.
 // Bytes in place of zeros cost themselves alone. To write the zeros takes as long as to write the
 // segment, so whoever has time does it before the segment is needed, in small steps; a switch that
-// finds no spare allocates, as without durability=always.
+// finds no spare allocates, as without durability=always. The first segment's is made at once.
 //
 //   make   once a segment (`spare` says who begins; a hint): unnamed, allocated, zeros, each step
 //          with its fdatasync, then the name. Killed before: there is none.
