@@ -1,11 +1,7 @@
-"""The page admin/cache/stats in a real browser: policy, live curves, a phone, the dark, clicks.
-
-With `CELERIAC_SCREENSHOTS=DIRECTORY` it leaves the pictures there that `docs/admin.md` shows.
-"""
+"""The page admin/cache/stats in a real browser: policy, live curves, a phone, the dark, clicks."""
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import urllib.error
@@ -116,15 +112,6 @@ def fill(store: celeriac.Store, address: str) -> celeriac.Lock:
             urllib.request.urlopen(f"{address}/page")
         refused.value.close()
     return store.lock("nightly report")
-
-
-def shoot(site: Site, name: str, width: int, height: int, scheme: str) -> None:
-    """Leave a picture, if anybody wants one."""
-    folder = os.environ.get("CELERIAC_SCREENSHOTS")
-    if folder:
-        browsers.resize(site.browser, width, height, mobile=width < 600)
-        browsers.prefer(site.browser, scheme)
-        site.browser.save_screenshot(str(Path(folder) / f"admin-{name}.png"))
 
 
 def test_live_without_a_complaint(site: Site) -> None:

@@ -88,8 +88,8 @@ _QUEUE_COLUMNS = {
     "dead": "Dead",
     "done": "Done",
     "oldest": "Oldest",
-    "put": "Put",
-    "done-rate": "Done a second",
+    "put": "Put/s",
+    "done-rate": "Done/s",
     "consumers": "Consumers",
     "state": "State",
 }

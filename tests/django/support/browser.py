@@ -20,7 +20,7 @@ def start() -> Any:
     try:
         from selenium import webdriver
     except ImportError:
-        raise Unavailable("no selenium: pip install 'celeriac[test]'") from None
+        raise Unavailable("no selenium: pip install '.[test]'") from None
     browser, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if browser is None or driver is None:
         raise Unavailable("no chromium: apt install chromium chromium-driver")

@@ -2,7 +2,8 @@
 
 manage_site.py LOCATION OPTIONS-AS-JSON COMMAND ...
 
-`call NAME ...` is `call_command(NAME, ...)`.
+The option `settings` is a dictionary of further ones of the project. `call NAME ...` is
+`call_command(NAME, ...)`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,10 @@ from django.core.management import call_command, execute_from_command_line
 
 LOCATION, OPTIONS, *COMMAND = sys.argv[1:]
 given = json.loads(OPTIONS)
+more = given.pop("settings", {})
+others = more.pop("CACHES", {"local": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}})
 settings.configure(
+    **more,
     INSTALLED_APPS=["celeriac.django"],
     CACHES={
         "default": {
@@ -24,7 +28,7 @@ settings.configure(
             "LOCATION": LOCATION,
             "OPTIONS": given,
         },
-        "local": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"},
+        **others,
     },
 )
 if COMMAND[0] == "call":
