@@ -63,26 +63,27 @@ def test_of_shadow_mode(location: str) -> None:
 
 
 @pytest.fixture
-def store(location: str, monkeypatch: pytest.MonkeyPatch) -> celeriac.Store:
-    """Also the project's."""
-    found = celeriac.connect(location)
-    monkeypatch.setattr(limited.conf, "store", lambda: found)
-    return found
+def store(location: str) -> celeriac.Store:
+    return celeriac.connect(location)
 
 
-def refuse(limiter: Limiter, algorithm: str, key: str, times: int) -> None:
+def refuse(
+    store: celeriac.Store, limiter: Limiter, algorithm: str, key: str, times: int = 1
+) -> None:
     while limiter.hit(key):
         pass
+    book = limited.book_of(store)
     for _ in range(times):
-        limited.note(limiter, algorithm, key, limiter.hit(key))
+        limited.note(book, limiter, algorithm, key, limiter.hit(key))
 
 
 def test_the_most_refused_come_first(store: celeriac.Store) -> None:
     limiter = store.limiter("1/hour", name="one")
     for key, times in (("few", 1), ("most", 9), ("more", 4)):
-        refuse(limiter, "gcra", key, times)
-    limited.note(limiter, "gcra", "allowed", limiter.hit("allowed"))
-    limited.note(limiter, "gcra", "x" * 501, limiter.hit("few"))
+        refuse(store, limiter, "gcra", key, times)
+    book = limited.book_of(store)
+    limited.note(book, limiter, "gcra", "allowed", limiter.hit("allowed"))
+    limited.note(book, limiter, "gcra", "x" * 501, limiter.hit("few"))
     found = [(each.key, each.times) for each in limited.most(store, 10)]
     assert found == [("most", 9), ("more", 4), ("few", 1)]
     assert [each.key for each in limited.most(store, 1)] == ["most"]
@@ -104,7 +105,7 @@ def test_a_reset_lets_the_key_begin_anew(
     limiter = store.limiter(rates, burst=burst, algorithm=algorithm, name="n")
     fresh = limiter.peek("key").remaining
     for key in ("key", "other"):
-        refuse(limiter, algorithm, key, 1)
+        refuse(store, limiter, algorithm, key)
     (found,) = [each for each in limited.most(store, 10) if each.key == "key"]
     limited.reset(store, found)
     assert limiter.peek("key").remaining == fresh
@@ -117,21 +118,16 @@ def test_a_reset_lets_the_key_begin_anew(
 def test_many_keys_take_a_bounded_number_of_entries(store: celeriac.Store) -> None:
     limiter = store.limiter("1/hour", name="one")
     for number in range(3000):
-        refuse(limiter, "gcra", f"{number}", 1)
+        refuse(store, limiter, "gcra", f"{number}")
     assert len(store.cache("celeriac.limited")) <= 2000
     assert len(limited.most(store, 50)) == 50
 
 
-def test_a_store_that_is_away_is_no_error(
-    store: celeriac.Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    limiter = store.limiter("1/hour", name="one")
+def test_a_store_that_is_away_is_no_error(store: celeriac.Store) -> None:
+    limiter, book = store.limiter("1/hour", name="one"), limited.book_of(store)
     limiter.hit("key")
     refused = limiter.hit("key")
-
-    def away() -> None:
-        raise celeriac.StoreNotFound("away")
-
-    monkeypatch.setattr(limited.conf, "store", away)
-    limited.note(limiter, "gcra", "key", refused)
-    assert limited.most(store, 1) == []
+    store.close()
+    with pytest.raises(celeriac.CeleriacError):
+        book.add("key", 1)
+    limited.note(book, limiter, "gcra", "key", refused)

@@ -16,12 +16,11 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 from celeriac.cache import Cache
-from celeriac.django import conf
 from celeriac.errors import CeleriacError
 from celeriac.limits import Decision, Limiter
 from celeriac.store import Store
 
-__all__ = ["Limited", "find", "forget", "most", "note", "reset"]
+__all__ = ["Limited", "book_of", "find", "forget", "most", "note", "reset"]
 
 _CACHE, _SECONDS, _MOST, _LONGEST = "celeriac.limited", 3600.0, 2000, 500
 
@@ -42,31 +41,34 @@ class Limited(NamedTuple):
     times: int
 
 
-def _cache(store: Store) -> Cache:
+def book_of(store: Store) -> Cache:
+    """Where it is written down."""
     return store.cache(_CACHE, ttl=_SECONDS, max_entries=_MOST)
 
 
-def note(limiter: Limiter, algorithm: str, key: str, decision: Decision) -> None:
+def note(book: Cache, limiter: Limiter, algorithm: str, key: str, decision: Decision) -> None:
     """Count a refusal, in shadow mode too; nothing where it was none. Never raises for the store:
-    the answer goes out whether it is counted or not."""
+    the answer goes out whether it is counted or not.
+
+    :param book: of the limiter's store, see `book_of`.
+    """
     if decision.retry_after <= 0 or len(key) > _LONGEST:
         return
     with suppress(CeleriacError):
-        cache = _cache(conf.store())
         text = f"{limiter.name}\0{key}".encode("utf-8", "surrogatepass")
         id = hashlib.blake2b(text, digest_size=8).hexdigest()
-        if cache.add(f"count:{id}", 1):
+        if book.add(f"count:{id}", 1):
             bursts = [rate.burst for rate in limiter.rates]
             about = (limiter.name, key, [*map(str, limiter.rates)], bursts, algorithm)
-            cache.set(f"about:{id}", (*about, decision.allowed, time.time()))
+            book.set(f"about:{id}", (*about, decision.allowed, time.time()))
             return
         with suppress(ValueError):  # evicted since
-            cache.incr(f"count:{id}")
+            book.incr(f"count:{id}")
 
 
 def find(store: Store, id: str) -> Limited | None:
     """The one of that id."""
-    cache = _cache(store)
+    cache = book_of(store)
     about, count = cache.get(f"about:{id}"), cache.get(f"count:{id}")
     if about is None or count is None or len(about) != len(Limited._fields) - 2:
         return None  # not there, or of another version
@@ -76,8 +78,8 @@ def find(store: Store, id: str) -> Limited | None:
 def most(store: Store, number: int) -> list[Limited]:
     """Those that were refused most, the first ahead."""
     counts: dict[str, int] = {}
-    for keys in _cache(store).iter_steps("count:*"):
-        found: dict[Any, Any] = _cache(store).get_many(keys)
+    for keys in book_of(store).iter_steps("count:*"):
+        found: dict[Any, Any] = book_of(store).get_many(keys)
         counts.update({key.partition(":")[2]: count for key, count in found.items()})
     largest = sorted(counts, key=lambda id: -counts[id])[:number]
     return [each for id in largest if (each := find(store, id)) is not None]
@@ -102,4 +104,4 @@ def reset(store: Store, limited: Limited) -> None:
 
 def forget(store: Store, id: str) -> None:
     """Take it off the list."""
-    _cache(store).delete_many([f"count:{id}", f"about:{id}"])
+    book_of(store).delete_many([f"count:{id}", f"about:{id}"])

@@ -26,13 +26,14 @@ import functools
 from collections.abc import Awaitable, Callable, Iterable
 from fnmatch import fnmatchcase
 from inspect import iscoroutinefunction
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from asgiref.sync import markcoroutinefunction, sync_to_async
 from django.core.exceptions import MiddlewareNotUsed
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
+from celeriac.cache import Cache
 from celeriac.django import client, conf, limited, refusals, roles
 from celeriac.errors import CeleriacError, ConfigurationError
 from celeriac.limits import Decision, Limiter
@@ -43,8 +44,24 @@ _View = TypeVar("_View", bound=Callable[..., Any])
 _DECIDED = "_celeriac_rate_limit"
 
 
-def _limiter(rate: Any, name: str, on_error: str, shadow: bool, **options: Any) -> Limiter:
-    return conf.store().limiter(rate, name=name, on_error=on_error, shadow=shadow, **options)
+class _Limit(NamedTuple):
+    """A limiter, and where its refusals are noted."""
+
+    limiter: Limiter
+    book: Cache
+    algorithm: str
+
+    def hit(self, key: str) -> Decision:
+        decision = self.limiter.hit(key)
+        if decision.retry_after:
+            limited.note(self.book, self.limiter, self.algorithm, key, decision)
+        return decision
+
+
+def _limit(rate: Any, name: str, algorithm: str = "gcra", **options: Any) -> _Limit:
+    store = conf.store()
+    limiter = store.limiter(rate, name=name, algorithm=algorithm, **options)
+    return _Limit(limiter, limited.book_of(store), algorithm)
 
 
 class RateLimitMiddleware:
@@ -63,7 +80,7 @@ class RateLimitMiddleware:
             raise MiddlewareNotUsed("CELERIAC has no RATE_LIMITS")
         self.get_response = get_response
         self._networks, self._unix = client.trusted_networks(self.settings.trusted_proxies)
-        self._limiters: dict[str, Limiter] = {}
+        self._limits: dict[str, _Limit] = {}
         self._async = iscoroutinefunction(get_response)
         if self._async:
             markcoroutinefunction(self)
@@ -92,9 +109,7 @@ class RateLimitMiddleware:
         rate = None if role is None else self.settings.rate_limits.get(role)
         if role is None or rate is None:
             return None
-        limiter, counted_by = self._of_role(role, rate), f"{role}:{key}"
-        decision = limiter.hit(counted_by)
-        limited.note(limiter, "gcra", counted_by, decision)
+        decision = self._of_role(role, rate).hit(f"{role}:{key}")
         setattr(request, _DECIDED, (role, decision))
         return None if decision else refusals.too_many(request, role, decision)
 
@@ -118,16 +133,16 @@ class RateLimitMiddleware:
     def _address(self, request: HttpRequest) -> str:
         return f"ip {client.address(request, self._networks, self._unix)}"
 
-    def _of_role(self, role: str, rate: Any) -> Limiter:
-        limiter = self._limiters.get(role)
-        if limiter is None:
-            limiter = self._limiters[role] = _limiter(
+    def _of_role(self, role: str, rate: Any) -> _Limit:
+        limit = self._limits.get(role)
+        if limit is None:
+            limit = self._limits[role] = _limit(
                 rate,
                 f"django role {role}",
-                self.settings.rate_limit_on_error,
-                self.settings.rate_limit_shadow,
+                on_error=self.settings.rate_limit_on_error,
+                shadow=self.settings.rate_limit_shadow,
             )
-        return limiter
+        return limit
 
     def _told(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
         decided: tuple[str, Decision] | None = getattr(request, _DECIDED, None)
@@ -166,7 +181,7 @@ def ratelimit(
 
     def decorate(view: _View) -> _View:
         own = name or f"view {view.__module__}.{view.__qualname__}"
-        made: list[Limiter] = []
+        made: list[_Limit] = []
 
         def decide(request: HttpRequest) -> HttpResponseBase | None:
             request.limited = getattr(request, "limited", False)
@@ -176,10 +191,9 @@ def ratelimit(
             if counted_by is None:
                 return None
             if not made:
-                options = {"burst": burst, "algorithm": algorithm}
-                made.append(_limiter(rate, own, on_error, shadow, **options))
+                options = {"burst": burst, "on_error": on_error, "shadow": shadow}
+                made.append(_limit(rate, own, algorithm, **options))
             decision = made[0].hit(counted_by)
-            limited.note(made[0], algorithm, counted_by, decision)
             setattr(request, _DECIDED, (own, decision))
             if decision:
                 return None

@@ -41,14 +41,16 @@ class LimiterThrottle(throttling.SimpleRateThrottle):
         key = self.get_cache_key(request, view)
         if key is None:
             return True
-        limiter = conf.store().limiter(
+        store = conf.store()
+        limiter = store.limiter(
             f"{self.num_requests}/{self.duration}s",
             name=f"django rest {self.scope} {self.rate}",
             algorithm=self.algorithm,
             on_error=self.on_error,
         )
         self.decision = limiter.hit(key)
-        limited.note(limiter, self.algorithm, key, self.decision)
+        if self.decision.retry_after:
+            limited.note(limited.book_of(store), limiter, self.algorithm, key, self.decision)
         return bool(self.decision)
 
     def wait(self) -> float | None:
