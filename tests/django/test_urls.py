@@ -36,6 +36,10 @@ def test_health(location: str, scenario: str) -> None:
     assert (found["text"]["body"], found["text"]["type"]) == ("ok\n", "text/plain; charset=utf-8")
     assert (found["head"]["status"], found["head"]["body"]) == (200, "")
     assert found["post"] == 405
+    assert [found[name]["status"] for name in ("livez", "readyz")] == [200, 200]
+    assert [json.loads(found[name]["body"]) for name in ("livez", "readyz")] == [
+        {"status": "ok"}
+    ] * 2
     with celeriac.connect(location, create=False) as store:
         assert len(store.cache("celeriac.health")) == 0
 
@@ -97,6 +101,18 @@ def test_health_while_the_store_is_unusable(
     assert found["text"]["status"] == 503
     assert found["text"]["body"].startswith(f"unusable: {error}: ")
     assert "Traceback" not in found["json"]["body"]
+    assert found["livez"]["status"] == 200
+    assert found["readyz"]["status"] == 503
+    assert json.loads(found["readyz"]["body"]).keys() == told.keys()
+
+
+def test_ready_without_its_database(location: str) -> None:
+    livez, readyz, health = visit(location, "database away")
+    assert [answer["status"] for answer in (livez, readyz, health)] == [200, 503, 200]
+    assert json.loads(readyz["body"]) == {
+        "status": "unusable",
+        "reason": "the database 'default': OperationalError",
+    }
 
 
 def test_health_without_a_store(location: str) -> None:
@@ -140,4 +156,4 @@ def test_an_admin_of_ones_own(location: str) -> None:
 
 def test_without_apps(location: str) -> None:
     found = visit(location, "without apps")
-    assert (found["health"]["status"], found["page"]) == (200, 404)
+    assert (found["health"]["status"], found["readyz"], found["page"]) == (200, 200, 404)

@@ -1,23 +1,32 @@
-"""`health/cache`: whether the store of this project can be used, now and from this process.
+"""`health/cache`, `livez`, `readyz`: for load balancers, orchestrators and people with curl.
 
-200 `{"status": "ok"}` when a value could be written and read back, else 503 with the reason, as
-JSON, or as a line of text for those who accept text only. Nothing of the settings is told.
+- `health/cache`: whether the store of this project can be used, now and from this process: a value
+  is written and read back
+- `livez`: this process answers; it asks for nothing else, so that nobody restarts it for what a
+  restart doesn't mend
+- `readyz`: the store and the database `default` can be used, so that requests can be sent here
+
+200 `{"status": "ok"}`, else 503 with the reason; JSON, or a line of text for those who accept text
+only. Nothing of the settings is told: of a database's error the kind alone, since its text names
+hosts and users.
 """
 
 from __future__ import annotations
 
 import secrets
-from typing import Any
+from collections.abc import Callable
 
 from django.core.cache import InvalidCacheBackendError
+from django.db import DatabaseError, connections
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.http import require_safe
 
 from celeriac.django import conf
+from celeriac.django.rate_limits import UNLIMITED
 from celeriac.errors import CeleriacError
 from celeriac.store import Store
 
-__all__ = ["UNUSABLE", "health", "reason_of", "try_out"]
+__all__ = ["UNUSABLE", "health", "livez", "readyz", "reason_of", "try_out"]
 
 #: What a store that is away, full or damaged raises; an OSError, where its directory is.
 UNUSABLE = (CeleriacError, InvalidCacheBackendError, OSError)
@@ -45,29 +54,55 @@ def try_out(store: Store) -> None:
         raise CeleriacError("a value that was written could not be read back")
 
 
-@require_safe
-def health(request: HttpRequest) -> HttpResponse:
-    """The view; see above."""
-    told: dict[str, Any] = {"status": "ok"}
+def _store_fails() -> str | None:
     try:
         try_out(conf.store())
     except UNUSABLE as error:
-        told = {"status": "unusable", "reason": reason_of(error)}
-    code = 200 if told["status"] == "ok" else 503
-    response: HttpResponse
-    if _wants_text(request):
-        text = ": ".join(told.values())
-        response = HttpResponse(f"{text}\n", status=code, content_type="text/plain; charset=utf-8")
-    else:
-        response = JsonResponse(told, status=code)
-    response.headers["Cache-Control"] = "no-store"
-    return response
+        return reason_of(error)
+    return None
 
 
-health.login_required = False
+def _database_fails() -> str | None:
+    connection = connections["default"]
+    if connection.vendor == "unknown":  # this project has none
+        return None
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+    except DatabaseError as error:
+        return f"the database 'default': {type(error).__name__}"
+    return None
+
+
+def _view(*tests: Callable[[], str | None]) -> Callable[[HttpRequest], HttpResponse]:
+    """A view that says the first reason that one of the tests has."""
+
+    def answer(request: HttpRequest) -> HttpResponse:
+        reason = next((found for test in tests if (found := test()) is not None), None)
+        told = {"status": "ok"} if reason is None else {"status": "unusable", "reason": reason}
+        code = 200 if reason is None else 503
+        response: HttpResponse
+        if _wants_text(request):
+            text = ": ".join(told.values())
+            kind = "text/plain; charset=utf-8"
+            response = HttpResponse(f"{text}\n", status=code, content_type=kind)
+        else:
+            response = JsonResponse(told, status=code)
+        response.headers["Cache-Control"] = "no-store"
+        return response
+
+    view: Callable[[HttpRequest], HttpResponse] = require_safe(answer)
+    view.login_required = False  # type: ignore[attr-defined]  # for LoginRequiredMiddleware
+    setattr(view, UNLIMITED, True)
+    return view
 
 
 def _wants_text(request: HttpRequest) -> bool:
     accepted = str(request.META.get("HTTP_ACCEPT", ""))
     named = {each.split(";")[0].strip().lower() for each in accepted.split(",")}
     return "text/plain" in named and not named & {"application/json", "*/*", "text/html"}
+
+
+health = _view(_store_fails)
+livez = _view()
+readyz = _view(_store_fails, _database_fails)

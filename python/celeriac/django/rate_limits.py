@@ -13,16 +13,18 @@ refused is told when to come again (:mod:`celeriac.django.refusals`). Names in `
   By default :mod:`celeriac.django.roles`
 - ``RATE_LIMIT_EXEMPT``: paths that aren't limited, ``*`` standing for anything: ``["/health/*"]``
 - ``RATE_LIMIT_SHADOW``: True only tells and counts, refuses nobody
-- ``RATE_LIMIT_ON_ERROR``: ``"allow"`` or ``"deny"`` while the store is away
+- ``RATE_LIMIT_ON_ERROR``: ``"allow"`` or ``"deny"`` while the store is away, or can't be opened
 - ``TRUSTED_PROXIES``: see :mod:`celeriac.django.client`
 
 The middleware may stand before or behind Django's AuthenticationMiddleware: it decides when the
-view is known, just before it is called. Requests that find no view aren't counted.
+view is known, just before it is called. Requests that find no view aren't counted, nor are those of
+:mod:`celeriac.django.health`: who refuses his load balancer an answer is taken for dead.
 """
 
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Awaitable, Callable, Iterable
 from fnmatch import fnmatchcase
 from inspect import iscoroutinefunction
@@ -34,14 +36,18 @@ from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
 from celeriac.cache import Cache
-from celeriac.django import client, conf, limited, refusals, roles
+from celeriac.django import client, conf, limited, location, refusals, roles
 from celeriac.errors import CeleriacError, ConfigurationError
 from celeriac.limits import Decision, Limiter
+from celeriac.rates import parse_rates
 
-__all__ = ["RateLimitMiddleware", "ratelimit"]
+__all__ = ["UNLIMITED", "RateLimitMiddleware", "ratelimit"]
 
 _View = TypeVar("_View", bound=Callable[..., Any])
 _DECIDED = "_celeriac_rate_limit"
+UNLIMITED = "celeriac_unlimited"
+"""What a view has that is never limited by the middleware."""
+logger = logging.getLogger("celeriac.django.limits")
 
 
 class _Limit(NamedTuple):
@@ -62,6 +68,17 @@ def _limit(rate: Any, name: str, algorithm: str = "gcra", **options: Any) -> _Li
     store = conf.store()
     limiter = store.limiter(rate, name=name, algorithm=algorithm, **options)
     return _Limit(limiter, limited.book_of(store), algorithm)
+
+
+def _undecided(error: CeleriacError, on_error: str, rates: Any) -> Decision:
+    """What on_error says where there is no store to ask. Raises what the settings are wrong in."""
+    if isinstance(error, ConfigurationError) and not location.is_outage(error):
+        raise error
+    logger.warning("no limits, and on_error=%r: the store can't be opened: %s", on_error, error)
+    rate = parse_rates(rates, None, "gcra")[0]
+    allowed = on_error == "allow"
+    left, retry = (rate.burst, 0.0) if allowed else (0, 1.0)
+    return Decision(allowed, rate.burst, left, retry, 0.0, rate)
 
 
 class RateLimitMiddleware:
@@ -100,7 +117,7 @@ class RateLimitMiddleware:
     ) -> HttpResponseBase | None:
         """Decide, now that the user is known; a response refuses. Under ASGI Django calls it in a
         thread, as the user may have to be read from the database."""
-        return self._decide(request)
+        return None if getattr(view, UNLIMITED, False) else self._decide(request)
 
     def _decide(self, request: HttpRequest) -> HttpResponseBase | None:
         if any(fnmatchcase(request.path, path) for path in self.settings.rate_limit_exempt):
@@ -109,7 +126,10 @@ class RateLimitMiddleware:
         rate = None if role is None else self.settings.rate_limits.get(role)
         if role is None or rate is None:
             return None
-        decision = self._of_role(role, rate).hit(f"{role}:{key}")
+        try:
+            decision = self._of_role(role, rate).hit(f"{role}:{key}")
+        except CeleriacError as error:
+            decision = _undecided(error, self.settings.rate_limit_on_error, rate)
         setattr(request, _DECIDED, (role, decision))
         return None if decision else refusals.too_many(request, role, decision)
 
@@ -190,10 +210,13 @@ def ratelimit(
             counted_by = _key(request, key)
             if counted_by is None:
                 return None
-            if not made:
-                options = {"burst": burst, "on_error": on_error, "shadow": shadow}
-                made.append(_limit(rate, own, algorithm, **options))
-            decision = made[0].hit(counted_by)
+            try:
+                if not made:
+                    options = {"burst": burst, "on_error": on_error, "shadow": shadow}
+                    made.append(_limit(rate, own, algorithm, **options))
+                decision = made[0].hit(counted_by)
+            except CeleriacError as error:
+                decision = _undecided(error, on_error, rate)
             setattr(request, _DECIDED, (own, decision))
             if decision:
                 return None

@@ -1,6 +1,7 @@
 """For a project's URLs: `path("", include("celeriac.django.urls"))`.
 
-- `health/cache` (:mod:`celeriac.django.health`): whether the store can be used
+- `health/cache`, `livez`, `readyz` (:mod:`celeriac.django.health`): whether the store can be used,
+  whether this process answers, and whether both it and the database can
 - `admin/cache/stats`, where "celeriac.django" and Django's admin are installed
   (:mod:`celeriac.django.admin` has it too, below the admin's own address)
 """
@@ -14,10 +15,14 @@ from django.http import Http404, HttpRequest
 from django.http.response import HttpResponseBase
 from django.urls import NoReverseMatch, path, re_path, reverse
 
-from celeriac.django.health import health
+from celeriac.django.health import health, livez, readyz
 
 app_name = "celeriac"
-urlpatterns: list[Any] = [path("health/cache", health, name="health-cache")]
+urlpatterns: list[Any] = [
+    path("health/cache", health, name="health-cache"),
+    path("livez", livez, name="livez"),
+    path("readyz", readyz, name="readyz"),
+]
 
 if apps.is_installed("celeriac.django") and apps.is_installed("django.contrib.admin"):
     from django.contrib import admin

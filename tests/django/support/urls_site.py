@@ -61,8 +61,20 @@ def health(**more: Any) -> Any:
         "browser": shown(client.get(url, headers={"accept": "text/html,text/plain,*/*"})),
         "head": shown(client.head(url)),
         "post": shown(client.post(url))["status"],
+        "livez": shown(client.get("/livez")),
+        "readyz": shown(client.get("/readyz")),
         "page": shown(client.get(PAGE)),
     }
+
+
+def database_away() -> Any:
+    from django.db import connection
+
+    site()
+    urlpatterns.append(ours())
+    connection.settings_dict["NAME"] = "/dev/null/secret"  # what is in memory isn't closed
+    connection.close()
+    return [shown(Client().get(f"/{name}")) for name in ("livez", "readyz", "health/cache")]
 
 
 def page() -> Any:
@@ -142,6 +154,7 @@ def without_apps() -> Any:
     return {
         "health": shown(Client().get("/ops/health/cache")),
         "page": Client().get("/ops/admin/cache/stats").status_code,
+        "readyz": Client().get("/ops/readyz").status_code,
     }
 
 
@@ -158,6 +171,7 @@ SCENARIOS: dict[str, Any] = {
     "no store": lambda: health(
         CACHES={"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
     ),
+    "database away": database_away,
     "page": page,
     "places": places,
     "own admin": own_admin,
