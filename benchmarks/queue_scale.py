@@ -16,6 +16,7 @@ import celeriac
 
 FEW = 1000
 BATCH = 20_000
+STEADY = 1_000_000
 FAR = 3600
 
 
@@ -40,7 +41,7 @@ def _ready(store: celeriac.Store, many: int) -> None:
     print(f"get and ack {per_message(end - filled, many)}", end="; ")
     queue.put_many([body] * many)
     seconds = 0.0
-    for _ in range(BATCH // FEW):  # at a steady depth
+    for _ in range(STEADY // FEW):  # at a steady depth, till each has been through it
         begin = time.process_time()
         for _ in range(FEW):
             queue.put(body)
@@ -48,7 +49,7 @@ def _ready(store: celeriac.Store, many: int) -> None:
             assert message is not None
             message.ack()
         seconds += time.process_time() - begin
-    print(f"put, get, ack at that depth {per_message(seconds, BATCH)}")
+    print(f"put, get, ack at that depth {per_message(seconds, STEADY)}")
     queue.delete()
 
 
