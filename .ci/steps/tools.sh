@@ -11,6 +11,8 @@ python=${CI_PYTHON:-python3}
 
 want g++ have g++
 want redis-server have redis-server
+want chromium have chromium
+want chromium-driver have chromedriver
 want libgtest-dev test -e /usr/include/gtest/gtest.h
 want clang-format-14 have clang-format-14
 want clang-tidy-14 have clang-tidy-14
@@ -37,10 +39,11 @@ if ((${#packages[@]})); then
 else
   echo "all there"
 fi
-for tool in g++ redis-server clang-format-14 clang-tidy-14 nm setarch "$python"; do
+for tool in g++ redis-server chromium chromedriver clang-format-14 clang-tidy-14 nm setarch "$python"; do
   have "$tool" || die "$tool still isn't there"
 done
 g++ --version | head -n 1
 "$python" --version
 redis-server --version
+chromedriver --version
 clang-tidy-14 --version | grep version

@@ -58,6 +58,18 @@ def test_other_processes_share_what_was_used(location: str) -> None:
     assert [a["status"] for a in visit(location, "three", RATE_LIMITS=LIMITS)] == [429] * 3
 
 
+def test_a_store_that_cannot_be_opened(location: str) -> None:
+    """on_error decides, and the page is no error; wrong settings are one."""
+    away = f"{location}-closed"
+    allowed = visit(away, "three", RATE_LIMITS=LIMITS)
+    assert [a["status"] for a in allowed] == [200] * 3
+    denied = visit(away, "three", RATE_LIMITS=LIMITS, RATE_LIMIT_ON_ERROR="deny")
+    assert [(a["status"], a["Retry-After"]) for a in denied] == [(429, "1")] * 3
+    assert [a["status"] for a in visit(away, "decorated")["decorated"]] == [200] * 3
+    wrong = run(location, {"RATE_LIMITS": LIMITS, "STORE": "shm://a/b"}, "three")
+    assert "ConfigurationError" in wrong.stderr
+
+
 def test_behind_proxies(location: str) -> None:
     found = visit(
         location, "behind_proxies", RATE_LIMITS=LIMITS, TRUSTED_PROXIES=["10.0.0.0/8", "unix"]

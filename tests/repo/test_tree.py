@@ -7,7 +7,7 @@ C++, lowest first (a folder may include what stands before it, never what stands
 Only platform talks to the operating system, only bindings to Python. Python, lowest first:
 
     _core · errors url serializers · the other modules · celeriac itself
-    · django | celery | prometheus | monitoring | limits_storage | demo · cli
+    · django | celery | prometheus | monitoring | limits_storage | demo · cli · django.management
 
 The modules below celeriac itself need nothing but the standard library. Nor do Python's modules
 import one another in a circle, wherever the import stands: at the top, in a function, or for the
@@ -43,7 +43,7 @@ CPP_FOREIGN = {
     "pybind11/": ("bindings",),
 }
 PY_LAYERS = {"_core": 0, "errors": 1, "url": 1, "serializers": 1}
-PY_API, PY_ROOT, PY_INTEGRATION, PY_CLI = 2, 3, 4, 5
+PY_API, PY_ROOT, PY_INTEGRATION, PY_CLI, PY_MANAGEMENT = 2, 3, 4, 5, 6
 INTEGRATIONS = ("django", "celery", "prometheus", "monitoring", "limits_storage", "demo")
 # Circles that stay, and why. When the modules are imported none closes, whatever stands here.
 CIRCLES = {
@@ -129,6 +129,8 @@ def py_layer(module: tuple[str, ...]) -> int:
         return PY_ROOT
     if module[1] in ("cli", "__main__"):
         return PY_CLI
+    if module[1:3] == ("django", "management"):  # the command line of a Django project
+        return PY_MANAGEMENT
     if module[1] in INTEGRATIONS:
         return PY_INTEGRATION
     return PY_LAYERS.get(module[1], PY_API)
@@ -235,6 +237,8 @@ CELERY = ["celeriac.celery.broker", "celeriac.celery.channel", "celeriac.celery.
         ("celery/broker.py", "from ..django import cache", "celeriac.django.cache is not below"),
         ("demo/run.py", "from celeriac.cli.demo import main", "celeriac.cli is not below it"),
         ("demo/run.py", "def f():\n    from celeriac import cli", "celeriac.cli is not below it"),
+        ("django/cache.py", "from celeriac import cli", "celeriac.cli is not below it"),
+        ("cli/__init__.py", "from celeriac.django.management import x", "management is not below"),
         ("cache.py", "from .store import Store", "in a circle: celeriac.cache celeriac.store"),
         ("cache.py", "from .store import Store", "load in a circle: celeriac.cache celeriac.store"),
         ("cache.py", "def g():\n    from .store import S", "circle: celeriac.cache celeriac.store"),
@@ -250,6 +254,7 @@ def test_wrong_import_is_found(tmp_path: Path, path: str, line: str, complaint: 
         "cache.py": "import threading\ndef f():\n    import msgpack",
         "django/__init__.py": "",
         "django/cache.py": "import django\nimport celeriac",
+        "django/management/celeriac.py": "from celeriac import cli",
         "celery/broker.py": "import kombu\nfrom celeriac.store import Store",
         "celery/channel.py": "from celeriac.celery.broker import Broker",
         "celery/worker.py": f"{CHECKED}from celeriac.celery.channel import Channel",

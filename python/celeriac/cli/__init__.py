@@ -20,7 +20,7 @@ from . import demo, doctor, journal, locks, queues, resize, stats
 
 FINE, FINDING, BAD_USAGE = 0, 1, 2
 
-__all__ = ["BAD_USAGE", "FINDING", "FINE", "main"]
+__all__ = ["BAD_USAGE", "FINDING", "FINE", "first_arguments", "main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -71,6 +71,16 @@ def _parser() -> argparse.ArgumentParser:
     queues.add_commands(commands)
     locks.add_commands(commands)
     return parser
+
+
+def first_arguments() -> dict[str, str]:
+    """What each command takes first, as its help calls it: "URL"; "" where that is nothing."""
+    found = {}
+    for group in _parser()._actions:
+        for name, command in dict(group.choices or {}).items() if group.nargs == "A..." else ():
+            places = [each for each in command._actions if not each.option_strings]
+            found[name] = str(places[0].metavar or places[0].dest) if places else ""
+    return found
 
 
 def _complain(error: Exception, code: int) -> int:

@@ -13,8 +13,13 @@ class CeleriacConfig(AppConfig):
     name = "celeriac.django"
     label = "celeriac_django"
     verbose_name = "celeriac"
+    default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        """Log records and Celery's tasks have the id of the request, in workers too."""
+        """Log records and Celery's tasks have the id of the request, in workers too; and system
+        checks are run."""
+        from celeriac.django import checks  # needs settings
+
+        checks.register()
         request_id.in_log_records()
         request_id.carry_in_tasks()

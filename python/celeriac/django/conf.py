@@ -33,7 +33,7 @@ from celeriac.django.client import trusted_networks
 from celeriac.errors import ConfigurationError
 from celeriac.rates import parse_rates
 
-__all__ = ["Settings", "read", "store"]
+__all__ = ["Settings", "read", "store", "store_of", "url_of"]
 
 
 class Settings(NamedTuple):
@@ -143,10 +143,45 @@ def store() -> celeriac.Store:
     url = read().store
     if url is not None:
         return location.at(parse_url(url)).store()
+    return store_of(_first())
+
+
+def store_of(alias: str) -> celeriac.Store:
+    """The store of a cache. Raises as `url_of`, and CeleriacError where it can't be opened."""
+    url_of(alias)
+    found: celeriac.Store = caches[alias].store
+    return found
+
+
+def url_of(alias: str | None = None) -> str:
+    """The URL of a cache's store, or of this project's; nothing is opened.
+
+    Raises:
+        ConfigurationError: there is none.
+    """
+    if alias is None:
+        given = read().store
+        if given is not None:
+            return given
+        alias = _first()
+    if alias not in settings.CACHES:
+        raise ConfigurationError(
+            f"there is no cache {alias!r} in CACHES; there are {', '.join(settings.CACHES)}"
+        )
+    if not _has_store(alias):
+        raise ConfigurationError(f"the cache {alias!r} in CACHES is no CeleriacCache")
+    return str(caches[alias]._location.url)
+
+
+def _has_store(alias: str) -> bool:
+    return isinstance(getattr(type(caches[alias]), "store", None), property)
+
+
+def _first() -> str:
+    """The alias of the first cache that has a store, `default` first."""
     for alias in sorted(settings.CACHES, key=lambda each: each != "default"):
-        found = getattr(caches[alias], "store", None)
-        if isinstance(found, celeriac.Store):
-            return found
+        if _has_store(alias):
+            return str(alias)
     raise ConfigurationError(
         "this project has no store: no cache in CACHES is a CeleriacCache, and CELERIAC names no "
         "STORE"

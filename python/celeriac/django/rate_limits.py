@@ -13,11 +13,12 @@ refused is told when to come again (:mod:`celeriac.django.refusals`). Names in `
   By default :mod:`celeriac.django.roles`
 - ``RATE_LIMIT_EXEMPT``: paths that aren't limited, ``*`` standing for anything: ``["/health/*"]``
 - ``RATE_LIMIT_SHADOW``: True only tells and counts, refuses nobody
-- ``RATE_LIMIT_ON_ERROR``: ``"allow"`` or ``"deny"`` while the store is away
+- ``RATE_LIMIT_ON_ERROR``: ``"allow"`` or ``"deny"`` while the store is away, or can't be opened
 - ``TRUSTED_PROXIES``: see :mod:`celeriac.django.client`
 
 The middleware may stand before or behind Django's AuthenticationMiddleware: it decides when the
-view is known, just before it is called. Requests that find no view aren't counted.
+view is known, just before it is called. Requests that find no view aren't counted, nor are those of
+:mod:`celeriac.django.health`: who refuses his load balancer an answer is taken for dead.
 """
 
 from __future__ import annotations
@@ -36,17 +37,15 @@ from django.http.response import HttpResponseBase
 
 from celeriac.django import client, conf, decisions, refusals, roles
 from celeriac.errors import CeleriacError, ConfigurationError
-from celeriac.limits import Decision, Limiter
+from celeriac.limits import Decision
 
-__all__ = ["RateLimitMiddleware", "ratelimit"]
+__all__ = ["UNLIMITED", "RateLimitMiddleware", "ratelimit"]
 
 _View = TypeVar("_View", bound=Callable[..., Any])
 _DECIDED = "_celeriac_rate_limit"
 _log = logging.getLogger("celeriac.django.limits")
-
-
-def _limiter(rate: Any, name: str, on_error: str, shadow: bool, **options: Any) -> Limiter:
-    return conf.store().limiter(rate, name=name, on_error=on_error, shadow=shadow, **options)
+UNLIMITED = "celeriac_unlimited"
+"""What a view has that is never limited by the middleware."""
 
 
 class RateLimitMiddleware:
@@ -65,7 +64,7 @@ class RateLimitMiddleware:
             raise MiddlewareNotUsed("CELERIAC has no RATE_LIMITS")
         self.get_response = get_response
         self._networks, self._unix = client.trusted_networks(self.settings.trusted_proxies)
-        self._limiters: dict[str, Limiter] = {}
+        self._limits: dict[str, decisions.Limit] = {}
         self._unlimited: set[str] = set()
         self._async = iscoroutinefunction(get_response)
         if self._async:
@@ -86,7 +85,7 @@ class RateLimitMiddleware:
     ) -> HttpResponseBase | None:
         """Decide, now that the user is known; a response refuses. Under ASGI Django calls it in a
         thread, as the user may have to be read from the database."""
-        return self._decide(request)
+        return None if getattr(view, UNLIMITED, False) else self._decide(request)
 
     def _decide(self, request: HttpRequest) -> HttpResponseBase | None:
         if any(fnmatchcase(request.path, path) for path in self.settings.rate_limit_exempt):
@@ -101,8 +100,8 @@ class RateLimitMiddleware:
         if rate is None:
             return None
         on_error = "allow" if self.settings.rate_limit_shadow else self.settings.rate_limit_on_error
-        limiter = functools.partial(self._of_role, role, rate)
-        decision = decisions.decide(limiter, f"{role}:{key}", rate, on_error)
+        limit = functools.partial(self._of_role, role, rate)
+        decision = decisions.decide(limit, f"{role}:{key}", rate, on_error)
         setattr(request, _DECIDED, (role, decision))
         return None if decision else refusals.too_many(request, role, decision)
 
@@ -140,16 +139,16 @@ class RateLimitMiddleware:
     def _address(self, request: HttpRequest) -> str:
         return f"ip {client.address(request, self._networks, self._unix)}"
 
-    def _of_role(self, role: str, rate: Any) -> Limiter:
-        limiter = self._limiters.get(role)
-        if limiter is None:
-            limiter = self._limiters[role] = _limiter(
+    def _of_role(self, role: str, rate: Any) -> decisions.Limit:
+        limit = self._limits.get(role)
+        if limit is None:
+            limit = self._limits[role] = decisions.limit(
                 rate,
                 f"django role {role}",
-                self.settings.rate_limit_on_error,
-                self.settings.rate_limit_shadow,
+                on_error=self.settings.rate_limit_on_error,
+                shadow=self.settings.rate_limit_shadow,
             )
-        return limiter
+        return limit
 
     def _told(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
         decided: tuple[str, Decision] | None = getattr(request, _DECIDED, None)
@@ -188,12 +187,12 @@ def ratelimit(
 
     def decorate(view: _View) -> _View:
         own = name or f"view {view.__module__}.{view.__qualname__}"
-        made: list[Limiter] = []
+        made: list[decisions.Limit] = []
 
-        def limiter() -> Limiter:
+        def limit() -> decisions.Limit:
             if not made:
-                options = {"burst": burst, "algorithm": algorithm}
-                made.append(_limiter(rate, own, on_error, shadow, **options))
+                options = {"burst": burst, "on_error": on_error, "shadow": shadow}
+                made.append(decisions.limit(rate, own, algorithm, **options))
             return made[0]
 
         def decide(request: HttpRequest) -> HttpResponseBase | None:
@@ -203,7 +202,7 @@ def ratelimit(
             counted_by = _key(request, key)
             if counted_by is None:
                 return None
-            decision = decisions.decide(limiter, counted_by, rate, "allow" if shadow else on_error)
+            decision = decisions.decide(limit, counted_by, rate, "allow" if shadow else on_error)
             setattr(request, _DECIDED, (own, decision))
             if decision:
                 return None

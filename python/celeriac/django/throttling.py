@@ -18,8 +18,8 @@ from typing import Any
 
 from rest_framework import throttling
 
-from celeriac.django import conf, decisions
-from celeriac.limits import Decision, Limiter
+from celeriac.django import decisions
+from celeriac.limits import Decision
 
 __all__ = ["AnonRateThrottle", "LimiterThrottle", "ScopedRateThrottle", "UserRateThrottle"]
 
@@ -43,15 +43,11 @@ class LimiterThrottle(throttling.SimpleRateThrottle):
             return True
         rate = f"{self.num_requests}/{self.duration}s"
 
-        def limiter() -> Limiter:
-            return conf.store().limiter(
-                rate,
-                name=f"django rest {self.scope} {self.rate}",
-                algorithm=self.algorithm,
-                on_error=self.on_error,
-            )
+        def limit() -> decisions.Limit:
+            name = f"django rest {self.scope} {self.rate}"
+            return decisions.limit(rate, name, self.algorithm, on_error=self.on_error)
 
-        self.decision = decisions.decide(limiter, key, rate, self.on_error)
+        self.decision = decisions.decide(limit, key, rate, self.on_error)
         return bool(self.decision)
 
     def wait(self) -> float | None:
