@@ -33,6 +33,7 @@ from celeriac.aio_twins import Handle, done, maker, twin, writing
 from celeriac.cache import TTL, USE_DEFAULT, Cache, Key
 from celeriac.errors import CeleriacError, QueueFull
 from celeriac.message import Message
+from celeriac.metrics import Metrics
 from celeriac.prefix_stats import PrefixStats
 from celeriac.queue import Queue, Waiter
 from celeriac.table import Table
@@ -420,6 +421,11 @@ class AsyncStore(Handle):
     def closed(self) -> bool:
         """See Store.closed."""
         return self.sync.closed
+
+    @property
+    def metrics(self) -> Metrics:
+        """See Store.metrics: none of its calls waits, so they are the same here."""
+        return self.sync.metrics
 
     cache = maker(sync.Store.cache, AsyncCache)
     table = maker(sync.Store.table, AsyncTable)

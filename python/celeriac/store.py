@@ -20,6 +20,7 @@ from celeriac.concurrency import Concurrency
 from celeriac.entries import DEFAULT_THRESHOLD, Format
 from celeriac.errors import ConfigurationError, StoreNotFound
 from celeriac.limits import Limiter, make_limiter
+from celeriac.metrics import Metrics
 from celeriac.prefix_stats import PrefixStats, counted, lead_size
 from celeriac.queue import Queue, Waiter
 from celeriac.queue_options import Keep, check_count, check_options
@@ -300,6 +301,11 @@ class Store(StoreLocks):
             raise ConfigurationError(f"limit={limit}: 1 to 65536 at once")
         core = self._core.concurrency(name, limit)
         return Concurrency(core, name, functools.partial(self.concurrency, name, limit))
+
+    @property
+    def metrics(self) -> Metrics:
+        """Counters, gauges and histograms. See :class:`celeriac.metrics.Metrics`."""
+        return Metrics(self)
 
     def caches(self) -> list[str]:
         """Names of all caches that were ever used, in no order."""

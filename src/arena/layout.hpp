@@ -28,6 +28,7 @@
 //   kConcurrency  ConcurrencyDirectory       offsets of ConcurrencyRecord blocks
 //   kLocks        LockDirectory              offsets of chunks of 64 LockSeats
 //   kLockBuckets  LockBucket[512]            locks by name: who is at one, in which order
+//   kMetrics      MetricDirectory            metrics: series, and stripes of values
 //   base_size()   blocks, back to back, to Header.size
 //
 // Truth and hints (design D4, D6): block words, slot words, index words, records are truth.
@@ -42,6 +43,7 @@
 
 #include "arena/layout_counts.hpp"
 #include "arena/layout_locks.hpp"
+#include "arena/layout_metrics.hpp"
 #include "arena/layout_words.hpp"
 
 namespace celeriac::layout {
@@ -463,8 +465,9 @@ constexpr std::uint64_t kLimits = align_up(kJournal + sizeof(JournalControl), 64
 constexpr std::uint64_t kConcurrency = align_up(kLimits + sizeof(LimitDirectory), 64);
 constexpr std::uint64_t kLocks = align_up(kConcurrency + sizeof(ConcurrencyDirectory), 4096);
 constexpr std::uint64_t kLockBuckets = align_up(kLocks + sizeof(LockDirectory), 4096);
-constexpr std::uint64_t kBlocks =
+constexpr std::uint64_t kMetrics =
     align_up(kLockBuckets + sizeof(LockBucket) * kLockBucketCount, 4096);
+constexpr std::uint64_t kBlocks = align_up(kMetrics + sizeof(MetricDirectory), 4096);
 
 static_assert(sizeof(Header) <= kOwners);
 

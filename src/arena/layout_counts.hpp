@@ -7,7 +7,7 @@ namespace celeriac::layout {
 
 constexpr std::uint64_t kMagic = 0x3143414952454C43ULL;  // "CLERIAC1"
 constexpr std::uint32_t kMajor = 4;
-constexpr std::uint32_t kMinor = 2;
+constexpr std::uint32_t kMinor = 3;
 
 constexpr std::uint32_t kMaxOwners = 1024;
 constexpr std::uint32_t kMaxNamespaces = 128;

@@ -142,6 +142,7 @@ void register_store(py::module_& m) {
           "is_locked",
           [](StoreHandle& s, const std::string& name) { return take(s.engine->is_locked(name)); },
           py::arg("name"))
+      .def("metrics", [](StoreHandle& s) { return MetricsHandle{s.engine->metrics()}; })
       .def("caches", [](StoreHandle& s) { return readable(take(s.engine->caches(false))); })
       .def("tables", [](StoreHandle& s) { return readable(take(s.engine->caches(true))); })
       .def(

@@ -12,6 +12,7 @@ void register_django(pybind11::module_& m);
 void register_limits(pybind11::module_& m);
 void register_queue(pybind11::module_& m);
 void register_lock(pybind11::module_& m);
+void register_metrics(pybind11::module_& m);
 void register_journal(pybind11::module_& m);
 void register_store(pybind11::module_& m);
 void register_tally(pybind11::module_& m);

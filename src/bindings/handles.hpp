@@ -41,6 +41,25 @@ struct MessageHandle {
   pybind11::bytes headers;
 };
 
+// A series, or one value of it. `quiet`: a store that can't be used is no error, and what it would
+// have been told is kept in `kept`, for this process alone.
+struct MetricHandle {
+  std::shared_ptr<MetricSeriesEngine> engine;
+  std::uint32_t cell = 0;
+  bool rises = false;  // a counter
+  bool quiet = false;
+  double kept = 0;
+};
+
+struct MetricFamilyHandle {
+  std::unique_ptr<MetricFamilyEngine> engine;
+  bool rises = false;
+};
+
+struct MetricsHandle {
+  std::unique_ptr<MetricsEngine> engine;
+};
+
 struct WaiterHandle {
   std::unique_ptr<WaiterEngine> engine;
 };

@@ -10,6 +10,7 @@ PYBIND11_MODULE(_core, m) {
   celeriac::bindings::register_limits(m);
   celeriac::bindings::register_queue(m);
   celeriac::bindings::register_lock(m);
+  celeriac::bindings::register_metrics(m);
   celeriac::bindings::register_journal(m);
   celeriac::bindings::register_store(m);
   celeriac::bindings::register_tally(m);

@@ -20,6 +20,7 @@
 
 #include "platform/clock.hpp"
 #include "platform/status.hpp"
+#include "store/metric_kinds.hpp"
 #include "store/rates.hpp"
 #include "store/value.hpp"
 
@@ -284,6 +285,45 @@ class LockEngine {
   virtual Result<std::pair<std::vector<EngineHolder>, std::uint64_t>> holders() = 0;
 };
 
+// One series. What it is told counts for this process, and what it says is of all (or of this
+// process, where each has its own). Neither memory that is short nor a removed series is an error.
+class MetricSeriesEngine {
+ public:
+  virtual ~MetricSeriesEngine() = default;
+  // `cell`: of a histogram the bucket, or behind them the sum; of a summary count, sum.
+  virtual Status add(std::uint32_t cell, double amount) = 0;
+  // `time`: seconds of the wall clock, for the most recent.
+  virtual Status set(std::uint32_t cell, double value, double time) = 0;
+  // Of a histogram or a summary.
+  virtual Status observe(double value) = 0;
+  virtual Result<double> get(std::uint32_t cell) = 0;
+  // Back to nothing, in all processes; it began at `created`.
+  virtual Status reset(double created) = 0;
+  // It was removed: what it is told from now on counts for nothing.
+  virtual void retire() = 0;
+  // There was no place for it.
+  virtual bool dropped() const = 0;
+};
+
+class MetricFamilyEngine {
+ public:
+  virtual ~MetricFamilyEngine() = default;
+  virtual Result<std::unique_ptr<MetricSeriesEngine>> series(
+      const std::vector<std::string_view>& labels, double created) = 0;
+  virtual Result<std::uint64_t> remove(const std::vector<std::string_view>& labels) = 0;
+  virtual Result<std::uint64_t> clear() = 0;
+  virtual Result<MetricFamilyView> collect() = 0;
+};
+
+class MetricsEngine {
+ public:
+  virtual ~MetricsEngine() = default;
+  // kConfiguration when there is a family of that name with another type, mode, labels or bounds.
+  virtual Result<std::unique_ptr<MetricFamilyEngine>> family(const MetricFamilySpec& spec) = 0;
+  virtual Result<std::vector<MetricFamilyView>> collect() = 0;
+  virtual Result<MetricCounts> counts() = 0;
+};
+
 struct EngineOwner {
   std::uint32_t slot = 0;
   std::uint32_t epoch = 0;
@@ -313,6 +353,7 @@ class StoreEngine {
   virtual Result<bool> is_locked(std::string_view name) = 0;
   // All who hold a lock or wait for one.
   virtual Result<std::vector<EngineHolder>> locks() = 0;
+  virtual std::unique_ptr<MetricsEngine> metrics() = 0;
   // Names of the caches, or of the tables, that were ever opened.
   virtual Result<std::vector<std::string>> caches(bool tables) = 0;
   virtual Result<bool> has_queue(const std::string& name) = 0;

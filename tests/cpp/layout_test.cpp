@@ -19,7 +19,7 @@ namespace {
 
 using layout::HeaderFixed;
 
-constexpr std::uint64_t kFingerprint = 0xC73E6353C40AE26CULL;
+constexpr std::uint64_t kFingerprint = 0x0B47FEF03ED523F1ULL;
 
 TEST(Layout, FingerprintIsTheOneWrittenDown) {
   EXPECT_EQ(layout::fingerprint(), kFingerprint) << std::hex << layout::fingerprint();
@@ -50,6 +50,9 @@ TEST(Layout, SizesOfStructs) {
   EXPECT_EQ(sizeof(layout::LockSeat), 256U);
   EXPECT_EQ(sizeof(layout::LockDirectory), 8232U);
   EXPECT_EQ(sizeof(layout::LockBucket), 64U);
+  EXPECT_EQ(sizeof(layout::MetricFamily), 64U);
+  EXPECT_EQ(sizeof(layout::MetricSlot), 56U);
+  EXPECT_EQ(sizeof(layout::MetricStripe), 8200U);
 }
 
 TEST(Layout, PlacesInsideStructs) {
@@ -75,7 +78,7 @@ TEST(Layout, RegionsFollowOneAnotherOnPages) {
       layout::kOtherCounters, layout::kPrefixTable, layout::kPrefixCounters, layout::kShards,
       layout::kLogs,          layout::kSegments,    layout::kSignals,        layout::kQueues,
       layout::kSlots,         layout::kTimers,      layout::kHeap,           layout::kLocks,
-      layout::kLockBuckets,   layout::kBlocks};
+      layout::kLockBuckets,   layout::kMetrics,     layout::kBlocks};
   const std::uint64_t golden[] = {4096,   135168, 172032, 303104, 368640, 385024,
                                   393216, 434176, 438272, 458752, 495616, 499712,
                                   512000, 524288, 528384, 573440, 585728, 618496};

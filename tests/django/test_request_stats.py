@@ -7,13 +7,15 @@ import logging
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 import celeriac
 from celeriac import _core, request_id
-from celeriac.django import slow_requests
+from celeriac.django import conf, slow_requests
+from celeriac.django.durations import Durations
 
 SITE = Path(__file__).parent / "support" / "stats_site.py"
 
@@ -69,6 +71,31 @@ def test_a_site(location: str) -> None:
     assert found["forgotten"] == 0
     assert {request["request_id"] for request in kept} == {line[2] for line in slow[-3:]}
     assert kept == sorted(kept, key=lambda request: -request["at"])
+
+
+def test_durations_are_counted_by_view_method_and_status(location: str) -> None:
+    found = visit(location)
+    with celeriac.connect(location) as store:
+        lines = dict(line.rsplit(" ", 1) for line in store.metrics.exposition().decode().splitlines())
+    name = "celeriac_http_request_duration_seconds"
+    assert lines[f'{name}_count{{view="slow",method="GET",status="201"}}'] == "1.0"
+    assert float(lines[f'{name}_sum{{view="slow",method="GET",status="201"}}']) > 0.02
+    assert lines[f'{name}_count{{view="",method="GET",status="404"}}'] == "1.0"
+    assert found["missing"]["status"] == 404
+
+
+def test_durations_without_a_store(location: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    durations = Durations()
+    request: Any = SimpleNamespace(resolver_match=None, method="PROPFIND")
+    monkeypatch.setattr(conf, "store", lambda: celeriac.connect(location, create=False))
+    durations.observe(request, 200, 1.0)
+    with celeriac.connect(location) as store:
+        durations.observe(request, 200, 1.0)  # not asked so soon
+        assert store.metrics.counts()["series"] == 0
+        monkeypatch.setattr(durations, "_not_before", 0.0)
+        durations.observe(request, 200, 1.0)
+        line = b'_count{view="",method="other",status="200"} 1.0'
+        assert line in store.metrics.exposition()
 
 
 def test_requests_at_once_count_for_themselves(location: str) -> None:

@@ -26,6 +26,8 @@ LAYERS = ("arena", "sync", "memory", "store", "queue")
 READERS = {
     "Cache::get": "counts hits and misses, and sets an entry's frequency bits",
     "Cache::wait_for_change": "counts the sleepers of a futex word",
+    "Metrics::drop": "counts a series that was refused",
+    "Metrics::lose": "counts a value that was lost",
 }
 
 WRITE = re.compile(

@@ -56,6 +56,7 @@ from celeriac.celery.queue_arguments import Arguments, ArgumentTable
 from celeriac.celery.queue_uses import Uses
 from celeriac.celery.revocations import Revocations
 from celeriac.celery.routing import TABLE, Routes, not_found
+from celeriac.celery.task_counts import count_in
 from celeriac.errors import CeleriacError, StoreNotFound
 
 if TYPE_CHECKING:
@@ -361,4 +362,5 @@ def open_broker(url: str, options: dict[str, Any]) -> Broker:
         broker = _brokers.get(key)
         if broker is None or not broker.usable():
             broker = _brokers[key] = Broker(celeriac.connect(url, **options))
+            count_in(broker.store)
         return broker

@@ -13,7 +13,8 @@ request.
   doesn't count)
 - ``Server-Timing``, if ``CELERIAC["SERVER_TIMING"]`` asks for it: the same, for a browser's tools
 
-A header that the view has set itself is left. A slow request (``SLOW_REQUEST_SECONDS``,
+How long it took is also counted, by view, method and status (:mod:`celeriac.django.durations`). A
+header that the view has set itself is left. A slow request (``SLOW_REQUEST_SECONDS``,
 ``SLOW_REQUEST_QUERIES``) goes to the logger ``celeriac.django.slow`` and into the store
 (:mod:`celeriac.django.slow_requests`), which may be away or full: that is logged, and the response
 goes out all the same.
@@ -33,6 +34,7 @@ from django.http.response import HttpResponseBase
 
 from celeriac import _core, request_id
 from celeriac.django import conf, slow_requests
+from celeriac.django.durations import Durations
 from celeriac.django.queries import Queries, queries, watch
 from celeriac.errors import CeleriacError
 
@@ -80,6 +82,7 @@ class RequestStatsMiddleware:
     def __init__(self, get_response: Callable[[HttpRequest], Any]) -> None:
         self.get_response = get_response
         self.settings = conf.read()
+        self._durations = Durations()
         request_id.in_log_records()
         request_id.carry_in_tasks()
         watch()
@@ -107,6 +110,7 @@ class RequestStatsMiddleware:
 
     def _finish(self, running: _Running, request: HttpRequest, response: Response) -> Response:
         seconds = time.perf_counter() - running.begun
+        self._durations.observe(request, response.status_code, seconds)
         tally, sql = running.tally, running.queries
         headers = response.headers
         for name, value in (

@@ -18,6 +18,7 @@ LocalCore::LocalCore(std::unique_ptr<Arena> arena, std::unique_ptr<Owners> owner
       limits_(base_),
       concurrency_(base_),
       locks_(base_),
+      metrics_(base_),
       watcher_(arena_->path() + "/owners.lock", [this] { return recovery_.run(); }) {
   owners_->set_recover([this] { recovery_.run(); });
   owners_->set_rebuild([this] {
@@ -26,6 +27,7 @@ LocalCore::LocalCore(std::unique_ptr<Arena> arena, std::unique_ptr<Owners> owner
       cache_.forget(live);
       limits_.forget(live);
       concurrency_.forget(live);
+      metrics_.forget(live);
     }
     queues_.rebuild(live);
     locks_.rebuild(live);
@@ -35,6 +37,7 @@ LocalCore::LocalCore(std::unique_ptr<Arena> arena, std::unique_ptr<Owners> owner
     queues_.repair(dead);
     concurrency_.repair(dead);
     locks_.repair(dead);
+    metrics_.repair(dead);
     const OwnerTag me = owners_->current();
     if (me.valid() && dead.interrupted()) cache_.eviction().repair(dead, me);
   });

@@ -21,6 +21,7 @@
 #include "store/concurrency.hpp"
 #include "store/limits.hpp"
 #include "store/locks.hpp"
+#include "store/metrics.hpp"
 
 namespace celeriac {
 
@@ -68,6 +69,7 @@ class LocalCore final : public ForkListener {
   Limits& limits() { return limits_; }
   Concurrency& concurrency() { return concurrency_; }
   Locks& locks() { return locks_; }
+  Metrics& metrics() { return metrics_; }
   Recovery& recovery() { return recovery_; }
   Arena& arena() { return *arena_; }
 
@@ -113,6 +115,7 @@ class LocalCore final : public ForkListener {
   Limits limits_;
   Concurrency concurrency_;
   Locks locks_;
+  Metrics metrics_;
   std::unique_ptr<Durable> durable_;
   DeathWatcher watcher_;
   std::atomic<bool> closed_{false};

@@ -6,6 +6,7 @@
 #include "engine/local/cache.hpp"
 #include "engine/local/limits.hpp"
 #include "engine/local/lock.hpp"
+#include "engine/local/metrics.hpp"
 #include "engine/local/queue.hpp"
 #include "engine/local/waiter.hpp"
 
@@ -133,6 +134,10 @@ Result<std::vector<EngineHolder>> LocalStore::locks() {
   const Result<OwnerTag> me = handle_->enter();
   if (!me) return me.status();
   return LocalLock::shown(handle_->core(), handle_->core().locks().list());
+}
+
+std::unique_ptr<MetricsEngine> LocalStore::metrics() {
+  return std::make_unique<LocalMetrics>(handle_);
 }
 
 Result<std::vector<std::string>> LocalStore::caches(bool tables) {

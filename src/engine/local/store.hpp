@@ -20,6 +20,7 @@ class LocalStore final : public StoreEngine {
   Result<std::unique_ptr<LockEngine>> lock(const std::string& name, std::uint32_t permits) override;
   Result<bool> is_locked(std::string_view name) override;
   Result<std::vector<EngineHolder>> locks() override;
+  std::unique_ptr<MetricsEngine> metrics() override;
   Result<std::vector<std::string>> caches(bool tables) override;
   Result<bool> has_queue(const std::string& name) override;
   Result<std::vector<std::string>> queues() override;

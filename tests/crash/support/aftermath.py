@@ -10,6 +10,7 @@ from typing import Any
 
 from heap_picture import HeapPicture, look_at_heap
 from limit_stories import judge_limits
+from metric_stories import judge_metrics
 from victims import Allowed, whole
 
 import celeriac
@@ -67,6 +68,7 @@ def judge(store: celeriac.Store, allowed: Allowed) -> None:
     for name, states in allowed.messages.items():
         assert name in found or False in states, f"message {name} is lost"
     judge_limits(store, allowed)
+    judge_metrics(store, allowed)
     values = everything(store, allowed.keys)
     for (space, key), value in values.items():
         assert value in allowed.keys[space, key], (space, key, value, allowed.keys[space, key])

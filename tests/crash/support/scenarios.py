@@ -15,6 +15,7 @@ from pathlib import Path
 
 import limit_stories as limits
 import lock_stories as locks
+import metric_stories as metrics
 import queue_stories as queues
 from heap_picture import largest_object
 from resizes import resize
@@ -356,6 +357,22 @@ def _of_locks() -> list[Scenario]:
     ]
 
 
+def _of_metrics() -> list[Scenario]:
+    points = ("metrics.series.written", "metrics.stripe.used", "metrics.link.live")
+    folded = tuple(
+        (metrics.fold, f"metrics.fold.{place}") for place in ("noted", "half", "moved", "vacant")
+    )
+    left = tuple((metrics.count, point) for point in (*points, "end"))
+    return [
+        Scenario("metrics", metrics.count, nth=4),
+        Scenario("metrics removed", metrics.remove),
+        Scenario("many metrics", metrics.many, nth=2, memory="8M"),
+        Scenario("metrics of the dead", metrics.count, left, deaths=2),
+        Scenario("fold", metrics.fold, ((metrics.count, "end"),), deaths=3, nth=6),
+        Scenario("fold after deaths in it", metrics.fold, (*left, *folded), deaths=2),
+    ]
+
+
 def _scenarios() -> list[Scenario]:
     holder: tuple[tuple[Story, str], ...] = ((hold_two, "end"),)
     left: tuple[tuple[Story, str], ...] = (
@@ -437,6 +454,7 @@ def _scenarios() -> list[Scenario]:
         Scenario("poison", queues.after_poison, ((queues.poison, "end"),), deaths=2, nth=2),
         Scenario("put to a sleeper", queues.put_two, ((queues.blocked_consumer, "end"),)),
         *_of_locks(),
+        *_of_metrics(),
         Scenario("recover", recover, left, deaths=3),
         Scenario("take over", take_over, left, deaths=2),
         Scenario("set after a death", set_again, ((set_table, "cache.set.pending"),)),

@@ -129,6 +129,7 @@ class Allowed:
     keys: dict[tuple[str, str], set[Any]] = field(default_factory=dict)
     limits: dict[str, set[int]] = field(default_factory=dict)  # what is left of each key's
     concurrencies: dict[str, int] = field(default_factory=dict)  # the limit of each name
+    samples: dict[str, set[float]] = field(default_factory=dict)  # of metrics; absent = 0
     gone: bool = False  # the store may have been destroyed
 
     def take(self, told: list[dict[str, Any]]) -> None:
@@ -159,6 +160,11 @@ class Allowed:
         if "concurrency" in change:
             name, limit = change["concurrency"]
             self.concurrencies[name] = limit
+        for sample, amount in change.get("added", {}).items():
+            was = self.samples.get(sample, {0.0})
+            self.samples[sample] = {v + amount for v in was} | (set() if done else was)
+        for sample, value in change.get("shown", {}).items():
+            settle(self.samples, sample, 0.0, value)
         if "clear" in change:
             for space, key in self.keys:
                 if space == change["clear"]:

@@ -1,0 +1,179 @@
+"""Counts of tasks, in the store of the broker: what celery-exporter counts from events.
+
+Families have celery-exporter's names and labels, so that its dashboards and alerts work, but
+nobody consumes events for them: each process counts what happens in it, by Celery's signals, and
+what a dead worker counted stays counted. They are in ``store.metrics.exposition()``, and so
+wherever :func:`celeriac.prometheus.install` is.
+
+``celery_task_{sent,received,started,succeeded,failed,rejected,revoked,retried}_total`` with the
+labels ``name``, ``hostname``, ``queue_name`` (and ``exception`` of failed ones), and the histogram
+``celery_task_runtime`` of those that succeeded. How long queues are, and who consumes from them:
+:mod:`celeriac.own_metrics`.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from celeriac.errors import CeleriacError
+
+if TYPE_CHECKING:
+    from celeriac.store import Store
+
+__all__ = ["COUNTED", "count_in"]
+
+COUNTED = {
+    "sent": "Sent when a task message is published.",
+    "received": "Sent when the worker receives a task.",
+    "started": "Sent just before the worker executes the task.",
+    "succeeded": "Sent if the task executed successfully.",
+    "failed": "Sent if the execution of the task failed.",
+    "rejected": "The task was rejected by the worker, possibly to be re-queued or dead lettered.",
+    "revoked": "Sent if the task has been revoked.",
+    "retried": "Sent if the task failed, but will be retried in the future.",
+}
+LABELS = ["name", "hostname", "queue_name"]
+DEFAULT_QUEUE = "celery"
+
+logger = logging.getLogger("celeriac.celery")
+_lock = threading.Lock()
+_counts: TaskCounts | None = None
+
+
+class TaskCounts:
+    """The families of one store, made on first use. Thread-safe, fork-safe."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._hostname = socket.gethostname()
+        self._made: dict[tuple[str, ...], Any] = {}
+
+    def count(self, what: str, name: str, queue: str, *more: str) -> None:
+        """One more."""
+        child = self._made.get((what, name, queue, *more))
+        if child is None:
+            child = self._make(what, name, queue, *more)
+        try:
+            child.inc()
+        except CeleriacError as error:
+            logger.debug("a task isn't counted: %s", error)
+
+    def observe(self, name: str, queue: str, seconds: float) -> None:
+        """How long one took."""
+        child = self._made.get(("runtime", name, queue))
+        if child is None:
+            child = self._make("runtime", name, queue)
+        try:
+            child.observe(seconds)
+        except CeleriacError as error:
+            logger.debug("a task isn't counted: %s", error)
+
+    def _make(self, what: str, name: str, queue: str, *more: str) -> Any:
+        metrics = self.store.metrics
+        try:
+            if what == "runtime":
+                text = "Histogram of task runtime measurements."
+                family: Any = metrics.histogram("celery_task_runtime", text, LABELS)
+            else:
+                labels = [*LABELS, "exception"] if what == "failed" else LABELS
+                family = metrics.counter(f"celery_task_{what}", COUNTED[what], labels)
+            child = family.labels(name, self._hostname, queue, *more)
+        except CeleriacError as error:
+            logger.warning("tasks that were %s aren't counted: %s", what, error)
+            child = _Nothing
+        self._made[(what, name, queue, *more)] = child
+        return child
+
+
+class _Nothing:
+    """A metric that can't be."""
+
+    @staticmethod
+    def inc() -> None:
+        """Count nothing."""
+
+    @staticmethod
+    def observe(seconds: float) -> None:
+        """Count nothing."""
+
+
+def count_in(store: Store) -> None:
+    """Count this process's tasks in a store; the broker that was opened last has them."""
+    global _counts
+    if "celery" not in sys.modules:
+        return
+    with _lock:
+        if _counts is None:
+            _connect()
+        _counts = TaskCounts(store)
+
+
+def _connect() -> None:
+    from celery import signals
+
+    signals.after_task_publish.connect(_sent, weak=False)
+    signals.task_received.connect(_received, weak=False)
+    signals.task_prerun.connect(_started, weak=False)
+    signals.task_postrun.connect(_ended, weak=False)
+    signals.task_failure.connect(_failed, weak=False)
+    signals.task_retry.connect(_retried, weak=False)
+    signals.task_revoked.connect(_revoked, weak=False)
+
+
+def _count(what: str, name: str, queue: str, *more: str) -> None:
+    if _counts is not None:
+        _counts.count(what, name, queue, *more)
+
+
+def _queue_of(request: Any) -> str:
+    info = getattr(request, "delivery_info", None) or {}
+    return str(info.get("routing_key") or DEFAULT_QUEUE)
+
+
+def _sent(sender: Any, routing_key: Any = None, **rest: Any) -> None:
+    _count("sent", str(sender), str(routing_key or DEFAULT_QUEUE))
+
+
+def _received(request: Any, **rest: Any) -> None:
+    _count("received", str(request.name), _queue_of(request))
+
+
+def _started(task: Any, **rest: Any) -> None:
+    request = task.request
+    if request.is_eager:
+        return
+    request.celeriac_began = time.perf_counter()
+    _count("started", task.name, _queue_of(request))
+
+
+def _ended(task: Any, state: Any = None, **rest: Any) -> None:
+    request = task.request
+    began = getattr(request, "celeriac_began", None)
+    if request.is_eager or began is None:
+        return
+    queue = _queue_of(request)
+    if state == "SUCCESS":
+        _count("succeeded", task.name, queue)
+        if _counts is not None:
+            _counts.observe(task.name, queue, time.perf_counter() - began)
+    elif state == "REJECTED":
+        _count("rejected", task.name, queue)
+
+
+def _failed(sender: Any, exception: Any = None, **rest: Any) -> None:
+    request = sender.request
+    if not request.is_eager:
+        _count("failed", sender.name, _queue_of(request), type(exception).__name__)
+
+
+def _retried(sender: Any, request: Any = None, **rest: Any) -> None:
+    _count("retried", sender.name, _queue_of(request))
+
+
+def _revoked(sender: Any, request: Any = None, **rest: Any) -> None:
+    _count("revoked", sender.name, _queue_of(request))
