@@ -46,7 +46,7 @@ def decide(
     made: Callable[[], Limit], key: str, rate: str | Iterable[str], on_error: str
 ) -> Decision:
     """The decision of the limit that is made; where that fails, what ``on_error`` says, and a
-    line in the log, once in ten seconds. Raises ConfigurationError for what settings are wrong in."""
+    line in the log, once in ten seconds. Raises ConfigurationError where the settings are wrong."""
     try:
         return made().hit(key)
     except CeleriacError as error:
