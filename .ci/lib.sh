@@ -25,12 +25,15 @@ base_python() {
 # tests of the core need, but celeriac itself.
 core_venv() {
   venv=$CI_WORK/venv-core
+  exec {made}>"$venv.lock"
+  flock "$made" # two tracks begin with it
   if [[ ! $venv/complete -nt .ci/lib.sh ]]; then # made of what is named here
     fresh_venv
     python -m pip install -q 'cmake>=3.20' 'ninja>=1.10' 'boost-headers>=1.85' \
       'pybind11>=3.0' 'pytest>=8' 'hypothesis>=6.100' 'gunicorn>=23' 'msgpack>=1' 'lz4>=4' 'zstandard>=0.22'
     touch "$venv/complete"
   fi
+  flock --unlock "$made"
   activate
 }
 
