@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -113,6 +114,31 @@ def test_ready_without_its_database(location: str) -> None:
         "status": "unusable",
         "reason": "the database 'default': OperationalError",
     }
+
+
+def test_metrics(location: str) -> None:
+    found = visit(location, "metrics")
+    text, openmetrics = found["text"], found["openmetrics"]
+    assert (text["status"], openmetrics["status"], found["post"]) == (200, 200, 405)
+    assert text["type"] == "text/plain; version=0.0.4; charset=utf-8"
+    assert openmetrics["type"] == "application/openmetrics-text; version=1.0.0; charset=utf-8"
+    for line in (
+        "celeriac_up 1.0",
+        'celeriac_cache_hits_total{cache="django"} 1.0',
+        'celeriac_queue_messages{queue="mail",state="ready"} 1.0',
+    ):
+        assert line in text["body"].splitlines()
+        assert line in openmetrics["body"].splitlines()
+    assert re.search(r'^orders_total\{kind="large"\} 3(\.0)?$', text["body"], re.MULTILINE)
+    assert openmetrics["body"].endswith("# EOF\n")
+    assert found["often"] == [200] * 5  # more than a guest may
+
+
+def test_metrics_while_the_store_is_away(location: str) -> None:
+    found = visit(location, "metrics", {"create": False})
+    assert found["text"]["status"] == 200
+    assert found["text"]["body"].splitlines()[-1] == "celeriac_up 0.0"
+    assert found["openmetrics"]["body"].splitlines()[-2:] == ["celeriac_up 0.0", "# EOF"]
 
 
 def test_health_without_a_store(location: str) -> None:

@@ -2,6 +2,7 @@
 
 - `health/cache`, `livez`, `readyz` (:mod:`celeriac.django.health`): whether the store can be used,
   whether this process answers, and whether both it and the database can
+- `metrics` (:mod:`celeriac.django.metrics_page`): for Prometheus
 - `admin/cache/stats`, where "celeriac.django" and Django's admin are installed
   (:mod:`celeriac.django.admin` has it too, below the admin's own address)
 """
@@ -16,12 +17,14 @@ from django.http.response import HttpResponseBase
 from django.urls import NoReverseMatch, path, re_path, reverse
 
 from celeriac.django.health import health, livez, readyz
+from celeriac.django.metrics_page import metrics
 
 app_name = "celeriac"
 urlpatterns: list[Any] = [
     path("health/cache", health, name="health-cache"),
     path("livez", livez, name="livez"),
     path("readyz", readyz, name="readyz"),
+    path("metrics", metrics, name="metrics"),
 ]
 
 if apps.is_installed("celeriac.django") and apps.is_installed("django.contrib.admin"):

@@ -67,6 +67,26 @@ def health(**more: Any) -> Any:
     }
 
 
+def metrics() -> Any:
+    from django.core.cache import cache
+
+    site()
+    urlpatterns.append(ours())
+    client = Client()
+    if CACHES["default"]["OPTIONS"].get("create", True):
+        cache.set("k", 1)
+        cache.get("k")
+        cache.store.queue("mail").put("m")
+        cache.store.metrics.counter("orders", "Orders.", ("kind",)).labels("large").inc(3)
+    accepts = {"accept": "application/openmetrics-text; version=1.0.0,text/plain;q=0.5"}
+    return {
+        "text": shown(client.get("/metrics")),
+        "openmetrics": shown(client.get("/metrics", headers=accepts)),
+        "post": shown(client.post("/metrics"))["status"],
+        "often": [client.get("/metrics").status_code for _ in range(5)],
+    }
+
+
 def database_away() -> Any:
     from django.db import connection
 
@@ -172,6 +192,7 @@ SCENARIOS: dict[str, Any] = {
         CACHES={"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
     ),
     "database away": database_away,
+    "metrics": metrics,
     "page": page,
     "places": places,
     "own admin": own_admin,
