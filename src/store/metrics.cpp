@@ -418,6 +418,9 @@ void Metrics::settle(OwnerTag me) {
     if (left != 0 && !linked(left)) base_.heap.release(left, me);
     pending.store(0, std::memory_order_release);
   }
+  std::uint32_t there = 0;  // a stripe may be linked and not counted
+  while (there < layout::kMetricStripes && stripe(there) != nullptr) ++there;
+  directory_.stripes.store(there, std::memory_order_release);
   index_all();
 }
 

@@ -368,6 +368,7 @@ def _of_metrics() -> list[Scenario]:
         Scenario("metrics removed", metrics.remove),
         Scenario("many metrics", metrics.many, nth=2, memory="8M"),
         Scenario("metrics of the dead", metrics.count, left, deaths=2),
+        Scenario("half a series", metrics.count, ((metrics.count, "metrics.series.written"),)),
         Scenario("fold", metrics.fold, ((metrics.count, "end"),), deaths=3, nth=6),
         Scenario("fold after deaths in it", metrics.fold, (*left, *folded), deaths=2),
     ]
