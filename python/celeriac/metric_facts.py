@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from celeriac.errors import CeleriacError
 
 if TYPE_CHECKING:
-    from celeriac.store import Store
     from celeriac.table import Table
 
 __all__ = ["TABLE", "Fact", "Facts"]
@@ -40,9 +39,9 @@ class Fact(NamedTuple):
 
 
 class Facts:
-    """The facts of a store. Thread-safe, fork-safe, crash-safe: one entry each."""
+    """The facts of a store. Thread-safe, fork-safe; crash-safe: an entry each."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Any) -> None:
         self._store = store
         self._opened: Table | None = None
 

@@ -19,14 +19,11 @@ import re
 import time
 from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from celeriac import _core, own_metrics
 from celeriac.errors import ConfigurationError
 from celeriac.metric_facts import Facts
-
-if TYPE_CHECKING:
-    from celeriac.store import Store
 
 MODES = (
     "sum",
@@ -122,6 +119,7 @@ class _Family:
         self.labelnames = tuple(labelnames)
         self._family = family
         self._children: dict[tuple[str, ...], Any] = {}
+        self._named: dict[tuple[tuple[str, str], ...], Any] = {}
         self._series: _core.Metric | None = None
         if not labelnames:
             self._bind(family.series([], time.time()))
@@ -150,9 +148,14 @@ class _Family:
         """
         if not named:
             child: _Self | None = self._children.get(values)
-            if child is not None:
-                return child
-        return self._child(values, named)
+            return self._child(values, named) if child is None else child
+        key = tuple(named.items())
+        found: _Self | None = None if values else self._named.get(key)
+        if found is None:
+            found = self._child(values, named)
+            if tuple(named[label] for label in self.labelnames) in self._children:
+                self._named[key] = found
+        return found
 
     def _child(self: _Self, values: tuple[str, ...], named: dict[str, str]) -> _Self:
         values = self._values(values, named)
@@ -160,7 +163,7 @@ class _Family:
         if child is None:
             child = type(self).__new__(type(self))
             child.name, child.labelnames, child._family = self.name, (), self._family
-            child._children = {}
+            child._children, child._named = {}, {}
             child._bind(self._family.series(list(values), time.time()))
             assert child._series is not None
             if not child._series.dropped:
@@ -195,6 +198,7 @@ class _Family:
         """
         values = self._values(values, {})
         child = self._children.pop(values, None)
+        self._named = {}
         if child is not None:
             child._series.retire()
         self._family.remove(list(values))
@@ -204,6 +208,7 @@ class _Family:
         if not self.labelnames:
             raise ConfigurationError(f"metric {self.name!r} has no labels: nothing to remove")
         children, self._children = self._children, {}
+        self._named = {}
         for child in children.values():
             child._series.retire()
         self._family.clear()
@@ -296,8 +301,8 @@ class Histogram(_Family):
 class Metrics:
     """The metrics of a store: ``store.metrics``. Thread-safe and fork-safe."""
 
-    def __init__(self, store: Store) -> None:
-        self._core = store._core.metrics()
+    def __init__(self, store: Any) -> None:
+        self._core: _core.Metrics = store._core.metrics()
         self._facts = Facts(store)
         self._store = store
 

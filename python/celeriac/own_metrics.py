@@ -9,15 +9,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from celeriac.errors import CeleriacError
 
-if TYPE_CHECKING:
-    from celeriac.store import Store
-
 __all__ = ["FAMILIES", "Family", "families", "text"]
 
+Store: TypeAlias = Any  # celeriac.Store, which has these metrics
 GAUGE, COUNTER = "gauge", "counter"
 FAMILIES = {
     "celeriac_up": (GAUGE, "Whether the store can be used.", ()),
@@ -25,7 +23,11 @@ FAMILIES = {
     "celeriac_memory_allocated_bytes": (GAUGE, "What the store takes of it.", ()),
     "celeriac_memory_used_bytes": (GAUGE, "What of that is in use.", ()),
     "celeriac_processes": (GAUGE, "Living processes that use the store.", ()),
-    "celeriac_recovered_processes": (COUNTER, "Processes that died, and were cleaned up after.", ()),
+    "celeriac_recovered_processes": (
+        COUNTER,
+        "Processes that died, and were cleaned up after.",
+        (),
+    ),
     "celeriac_damaged": (COUNTER, "Places that were found damaged.", ()),
     "celeriac_cache_hits": (COUNTER, "Reads of an entry that was there.", ("cache",)),
     "celeriac_cache_misses": (COUNTER, "Reads of an entry that wasn't.", ("cache",)),

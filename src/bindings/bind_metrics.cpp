@@ -165,8 +165,9 @@ std::vector<MetricFamilyView> with_own(MetricsHandle& m) {
   all.push_back(counted("celeriac_dropped_series",
                         "Label sets that had no place: over the cap, or without memory.",
                         c.dropped));
-  all.push_back(counted("celeriac_lost_values",
-                        "Changes of metrics that were lost for want of memory.", c.lost));
+  all.push_back(counted(
+      "celeriac_lost_values",
+      "Changes of values that had no place: of dropped series, or without memory.", c.lost));
   return all;
 }
 

@@ -135,7 +135,7 @@ class Metrics {
 
   // Counts a series that was refused.
   void drop(const MetricFamilyRef& family);
-  // Counts a value for which there was no memory, or no mutex.
+  // Counts a value for which there was no series, no memory, or no mutex.
   void lose() { directory_.lost.fetch_add(1, std::memory_order_relaxed); }
   MetricCounts counts();
 

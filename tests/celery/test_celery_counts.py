@@ -131,7 +131,8 @@ def test_processes_of_a_pool_and_a_queue_of_its_own(store_url: str, tmp_path: Pa
         import counted  # type: ignore[import-not-found]
     finally:
         sys.path.remove(str(tmp_path))
-    command = [sys.executable, "-m", "celery", "-A", "counted", "worker", "-c", "2", "-Q", "own"]
+    command = [sys.executable, "-m", "celery", "--quiet", "-A", "counted"]
+    command += ["worker", "-c", "2", "-Q", "own"]
     worker = subprocess.Popen([*command, "-l", "ERROR"], cwd=tmp_path)
     store = celeriac.connect(store_url)
     try:

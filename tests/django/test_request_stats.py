@@ -76,7 +76,9 @@ def test_a_site(location: str) -> None:
 def test_durations_are_counted_by_view_method_and_status(location: str) -> None:
     found = visit(location)
     with celeriac.connect(location) as store:
-        lines = dict(line.rsplit(" ", 1) for line in store.metrics.exposition().decode().splitlines())
+        lines = dict(
+            line.rsplit(" ", 1) for line in store.metrics.exposition().decode().splitlines()
+        )
     name = "celeriac_http_request_duration_seconds"
     assert lines[f'{name}_count{{view="slow",method="GET",status="201"}}'] == "1.0"
     assert float(lines[f'{name}_sum{{view="slow",method="GET",status="201"}}']) > 0.02

@@ -62,7 +62,10 @@ def test_every_family_is_described_and_its_text_is_the_same(store: celeriac.Stor
     text = store.metrics.exposition(openmetrics=True, own=True).decode()
     parsed = {f.name: f for f in text_string_to_metric_families(text)}
     for name, family in families.items():
-        assert (parsed[name].type, parsed[name].documentation) == (family.type, family.documentation)
+        assert (parsed[name].type, parsed[name].documentation) == (
+            family.type,
+            family.documentation,
+        )
         labels = [(s.name, s.labels) for s in family.samples]
         assert [(s.name, s.labels) for s in parsed[name].samples] == labels
 

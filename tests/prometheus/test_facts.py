@@ -61,8 +61,8 @@ def test_exemplars_are_those_of_all_processes() -> None:
         found = {}
         for family in text_string_to_metric_families(generate_latest(p.REGISTRY).decode()):
             for s in family.samples:
-                if s.exemplar:
-                    found[s.name, s.labels.get("le")] = (s.exemplar.labels["trace"], s.exemplar.value)
+                if (e := s.exemplar) is not None:
+                    found[s.name, s.labels.get("le")] = (e.labels["trace"], e.value)
         assert found == {
             ("c_total", None): ("of the child", 2),
             ("h_bucket", "1.0"): ("0.5", 0.5),

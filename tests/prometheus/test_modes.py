@@ -37,7 +37,7 @@ def test_one_value_of_all(mode: str, with_the_living: float, with_the_dead: floa
         f'assert value("g", l="x") == {with_the_living}\n'
         f"end()\n"
         f'assert value("g", l="x") == {with_the_dead}\n'
-        f'line = b\'g{{l="x"}} {float(with_the_dead)}\'\n'
+        f"line = b'g{{l=\"x\"}} {float(with_the_dead)}'\n"
         f"assert line in store.metrics.exposition().splitlines()\n"
     )
 

@@ -39,14 +39,14 @@ MODULES = {
 # Tests whose outcome isn't judged, each with the reason.
 NOT_JUDGED = {
     "TestPushGateway::test_push_with_snappy_compression": "needs the package python-snappy",
-    "TestWsgiTLS::test_mtls_untrusted_client_cert_raises": "the server closes before the client has "
-    "read why: it fails as often without celeriac, in about every second run",
+    "TestWsgiTLS::test_mtls_untrusted_client_cert_raises": "the server closes before "
+    "the client has read why: it fails as often without celeriac, in about every second run",
 }
 
 # Modules that don't run on ours, and why.
 NOT_OURS = {
-    "test_multiprocess": "reads the files of PROMETHEUS_MULTIPROC_DIR, which install() does without, "
-    "and has one process pretend to be several; what it says of the modes: test_modes.py",
+    "test_multiprocess": "reads the files of PROMETHEUS_MULTIPROC_DIR, which install() does "
+    "without, and has one process pretend to be several; what it says of the modes: test_modes.py",
     "test_parser": "a parser of the text format, which touches no metric",
     "test_utils": "functions that touch no metric",
     "test_aiohttp": "the exposer for aiohttp, which calls what test_asgi and test_exposition do",
@@ -66,8 +66,22 @@ def test_prometheus_clients_own(module: str, prometheus_tests: Path, tmp_path: P
         "CELERIAC_STORE": url,
         "CELERIAC_RESULT": str(result),
     }
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "under_install", "-p", "no:cacheprovider"]
-    command += ["-c", os.devnull, "--rootdir=.", f"tests/{module}.py"]  # not this project's settings
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "under_install",
+        "-p",
+        "no:cacheprovider",
+    ]
+    command += [
+        "-c",
+        os.devnull,
+        "--rootdir=.",
+        f"tests/{module}.py",
+    ]  # not this project's settings
     try:
         done = subprocess.run(
             command,

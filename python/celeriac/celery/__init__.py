@@ -15,7 +15,7 @@ Each module imports only from those before it; the package reads from the bottom
   catch and set), ``fastjson`` and ``messages`` (the frame on the wire)
 - one store seen as a broker: ``routing`` (exchanges and bindings), ``queue_arguments``,
   ``queue_uses`` and ``dead_letters`` (what ``x-`` arguments ask for), ``revocations`` (of tasks
-  that wait for their ETA), ``broker``
+  that wait for their ETA), ``task_counts`` (metrics of tasks), ``broker``
 - a worker: ``waiting`` (for results), ``chord_watch`` (a thread that looks after the dead),
   ``given`` (tasks that a warm stop waits for), ``worker`` (the few places where Celery has to be
   told about the transport)

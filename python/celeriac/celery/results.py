@@ -13,7 +13,7 @@ from typing import Any
 from celery import states
 from celery.exceptions import WorkerLostError
 
-from celeriac.celery import chord_watch
+from celeriac.celery import chord_watch, task_counts
 from celeriac.celery.chords import FAILED, FIELDS, RETURNED, Chords
 from celeriac.celery.result_table import FINAL, HIDDEN, ResultTable, first_byte
 from celeriac.celery.transport import hide_password
@@ -36,6 +36,7 @@ class ResultBackend(ResultTable):
         super().__init__(app=app, url=url, **kwargs)
         self.chords = Chords(self)
         chord_watch.install()
+        task_counts.install()  # a pool may be forked before there is a connection
 
     # --- chords ---------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ labels ``name``, ``hostname``, ``queue_name`` (and ``exception`` of failed ones)
 from __future__ import annotations
 
 import logging
+import os
 import socket
 import sys
 import threading
@@ -43,6 +44,8 @@ DEFAULT_QUEUE = "celery"
 logger = logging.getLogger("celeriac.celery")
 _lock = threading.Lock()
 _counts: TaskCounts | None = None
+_listening = False
+_tried: int | None = None  # the process that looked for its broker
 
 
 class TaskCounts:
@@ -86,7 +89,8 @@ class TaskCounts:
         except CeleriacError as error:
             logger.warning("tasks that were %s aren't counted: %s", what, error)
             child = _Nothing
-        self._made[(what, name, queue, *more)] = child
+        key = (what, name, queue, *more)
+        self._made[key] = child
         return child
 
 
@@ -105,15 +109,20 @@ class _Nothing:
 def count_in(store: Store) -> None:
     """Count this process's tasks in a store; the broker that was opened last has them."""
     global _counts
-    if "celery" not in sys.modules:
-        return
+    _counts = TaskCounts(store)
+
+
+def install() -> None:
+    """Listen to what Celery says of tasks, if the process has loaded it. Idempotent.
+
+    The processes of a pool are forked before the worker opens its broker, so each of them opens it
+    at its first task.
+    """
+    global _listening
     with _lock:
-        if _counts is None:
-            _connect()
-        _counts = TaskCounts(store)
-
-
-def _connect() -> None:
+        if _listening or "celery" not in sys.modules:
+            return
+        _listening = True
     from celery import signals
 
     signals.after_task_publish.connect(_sent, weak=False)
@@ -128,6 +137,20 @@ def _connect() -> None:
 def _count(what: str, name: str, queue: str, *more: str) -> None:
     if _counts is not None:
         _counts.count(what, name, queue, *more)
+
+
+def _find_broker(app: Any) -> None:
+    """Opens the application's broker, once, if it is one of ours."""
+    global _tried
+    if _counts is not None or _tried == os.getpid():
+        return
+    _tried = os.getpid()
+    try:
+        with app.connection_for_write() as connection:
+            if connection.transport.driver_type == "celeriac":
+                connection.connect()
+    except Exception as error:
+        logger.warning("tasks aren't counted: %s", error)
 
 
 def _queue_of(request: Any) -> str:
@@ -148,6 +171,7 @@ def _started(task: Any, **rest: Any) -> None:
     if request.is_eager:
         return
     request.celeriac_began = time.perf_counter()
+    _find_broker(task.app)
     _count("started", task.name, _queue_of(request))
 
 
@@ -165,10 +189,15 @@ def _ended(task: Any, state: Any = None, **rest: Any) -> None:
         _count("rejected", task.name, queue)
 
 
-def _failed(sender: Any, exception: Any = None, **rest: Any) -> None:
+def _failed(sender: Any, task_id: Any = None, exception: Any = None, **rest: Any) -> None:
     request = sender.request
-    if not request.is_eager:
-        _count("failed", sender.name, _queue_of(request), type(exception).__name__)
+    if request.is_eager:
+        return
+    queue = _queue_of(request)
+    if request.id != task_id:  # said of a process of the pool that is dead, without the request
+        consumed = list(sender.app.amqp.queues.consume_from)
+        queue = consumed[0] if len(consumed) == 1 else DEFAULT_QUEUE
+    _count("failed", sender.name, queue, type(exception).__name__)
 
 
 def _retried(sender: Any, request: Any = None, **rest: Any) -> None:

@@ -4,8 +4,9 @@ Some features are switched on for drivers that are on a list: mingle and gossip 
 class attribute, ``worker_disable_prefetch`` compares with one name. The transport does what those
 features need, so celeriac adds itself. And ``inspect scheduled`` lists the tasks with an ETA that
 a worker holds; here they wait in the store, so the list is completed from there, with the tasks
-of the queues that the worker consumes from. Several workers list the same ones. Two more places
-have modules of their own: :mod:`celeriac.celery.chord_watch` and :mod:`celeriac.celery.given`.
+of the queues that the worker consumes from. Several workers list the same ones. Three more
+places have modules: :mod:`celeriac.celery.chord_watch`, :mod:`celeriac.celery.given`, and
+:mod:`celeriac.celery.task_counts`, which counts.
 
 Celery is never imported for that: only what the process has loaded already is touched, and the
 transport calls :func:`extend_celery` whenever a connection object is made, which is before Celery
@@ -20,7 +21,7 @@ import sys
 from types import MethodType
 from typing import Any
 
-from celeriac.celery import given
+from celeriac.celery import given, task_counts
 
 __all__ = ["DRIVER", "extend_celery"]
 
@@ -51,6 +52,7 @@ def extend_celery() -> None:
 
         chord_watch.install()
     given.install()
+    task_counts.install()
     panel = getattr(sys.modules.get("celery.worker.control"), "Panel", None)
     if panel is not None and "scheduled" in panel.data:
         held = panel.data["scheduled"]

@@ -20,6 +20,7 @@ lost.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
 import os
@@ -40,8 +41,9 @@ from celeriac import _core
 from celeriac.errors import CeleriacError, ConfigurationError
 from celeriac.metric_facts import Facts
 from celeriac.metrics import DEFAULT_MAX_SERIES, MODES
+from celeriac.prometheus.others import Others
 from celeriac.prometheus.processes import summed
-from celeriac.prometheus.scrape import Others, scraping, shared_by
+from celeriac.prometheus.scrape import scraping, shared_by
 from celeriac.prometheus.shared import COUNTER, GAUGE, HISTOGRAM, SUMMARY, Shared, Told
 
 logger = logging.getLogger("celeriac.prometheus")
@@ -50,6 +52,7 @@ Base: Any = theirs.MetricWrapperBase
 Registry: Any = CollectorRegistry
 Restricted: Any = RestrictedRegistry
 Counter: Any = theirs.Counter
+Gauge: Any = theirs.Gauge
 Histogram: Any = theirs.Histogram
 Summary: Any = theirs.Summary
 Info: Any = theirs.Info
@@ -170,9 +173,8 @@ class _Installed:
 
         def declared(metric: Any, *args: Any, **kwargs: Any) -> None:
             init(metric, *args, **kwargs)
-            if not metric._labelvalues and "_celeriac" not in vars(metric):
-                if kwargs.get("registry", REGISTRY) is None:
-                    adopt(metric, None)
+            if not metric._labelvalues and kwargs.get("registry", REGISTRY) is None:
+                adopt(metric, None)
 
         def registered(registry: Any, collector: Any) -> None:
             register(registry, collector)
@@ -196,7 +198,9 @@ class _Installed:
             if child is None:
                 child = labels(metric, *values, **named)
                 with _lock:
-                    shared.bind(child, child._labelvalues)
+                    if not shared.bind(child, child._labelvalues):
+                        metric._metrics.pop(child._labelvalues, None)  # label sets without end
+                        return child
                 # Others that are equal (1, True, 1.0) may be other values.
                 if all(type(v) is str for v in (values or named.values())):
                     shared.fast[key] = child
@@ -208,10 +212,12 @@ class _Installed:
 
     def hook_removals(self) -> None:
         """remove(), remove_by_labels() and clear()."""
-        remove, by_labels, clear = Base.remove, Base.remove_by_labels, Base.clear
+        remove, clear = Base.remove, Base.clear
+        by_labels = getattr(Base, "remove_by_labels", None)  # since prometheus_client 0.23
 
         def removed(metric: Any, *values: object) -> None:
-            remove(metric, *values)
+            with contextlib.suppress(KeyError):  # 0.20 says so of what only others have
+                remove(metric, *values)
             shared = metric.__dict__.get("_celeriac")
             if shared is not None:
                 shared.remove(tuple(str(v) for v in values))
@@ -232,12 +238,15 @@ class _Installed:
             if shared is not None and metric._labelnames:
                 shared.clear()
 
-        Base.remove, Base.remove_by_labels, Base.clear = removed, removed_by, cleared
+        Base.remove, Base.clear = removed, cleared
+        if by_labels is not None:
+            Base.remove_by_labels = removed_by
 
     def hook_changes(self) -> None:
-        """inc(), observe(), info() and state()."""
+        """inc(), dec(), set(), observe(), info() and state()."""
         counted, observed, summarized = Counter.inc, Histogram.observe, Summary.observe
         informed, stated = Info.info, Enum.state
+        moved, lowered, put = Gauge.inc, Gauge.dec, Gauge.set
 
         def inc(metric: Any, amount: float = 1, exemplar: Any = None) -> None:
             call = metric.__dict__.get("_celeriac_inc")
@@ -245,6 +254,27 @@ class _Installed:
                 counted(metric, amount, exemplar)
             else:
                 call(amount)
+
+        def move(metric: Any, amount: float = 1) -> None:
+            call = metric.__dict__.get("_celeriac_inc")
+            if call is None:
+                moved(metric, amount)
+            else:
+                call(amount)
+
+        def lower(metric: Any, amount: float = 1) -> None:
+            call = metric.__dict__.get("_celeriac_inc")
+            if call is None:
+                lowered(metric, amount)
+            else:
+                call(-amount)
+
+        def set_to(metric: Any, value: float) -> None:
+            call = metric.__dict__.get("_celeriac_set")
+            if call is None:
+                put(metric, value)
+            else:
+                call(float(value))
 
         def observe(metric: Any, amount: float, exemplar: Any = None) -> None:
             call = metric.__dict__.get("_celeriac_observe")
@@ -273,6 +303,7 @@ class _Installed:
                 tell()
 
         Counter.inc, Histogram.observe, Summary.observe = inc, observe, summarize
+        Gauge.inc, Gauge.dec, Gauge.set = move, lower, set_to
         Info.info, Enum.state = info, state
 
     def hook_scrapes(self) -> None:
@@ -324,8 +355,9 @@ class _Installed:
                     self.adopt(collector, registry)
         others = Others(self.core, self.facts, Base)
         REGISTRY.register(others)
-        if others not in REGISTRY._collectors_without_names:
-            REGISTRY._collectors_without_names.append(others)
+        nameless = getattr(REGISTRY, "_collectors_without_names", None)  # of restricted registries
+        if nameless is not None and others not in nameless:
+            nameless.append(others)
 
 
 def install(store: str | celeriac.Store, **options: Any) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import os
+import resource
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -24,46 +24,54 @@ def summed(
     store: celeriac.Store,
     facts: Facts,
 ) -> list[Metric]:
-    """What the collector says of each process, added up; the start is the earliest one's.
+    """What the collector says of this process, and what it would of others, added up; the start is
+    the earliest one's.
 
     CPU seconds are a counter: those of the dead stay, as far as the last scrape saw them.
     Processes of other PID namespaces can't be looked at, and are left out.
     """
     own = list(collect(collector))
+    total = {metric.name.removeprefix(collector._prefix): metric.samples for metric in own}
     try:
         pids = {owner["pid"] for owner in store.owners() if owner["alive"]} - {os.getpid()}
     except CeleriacError:
         return own
-    cpu_name = collector._prefix + "cpu_seconds"
-    seen: dict[str, float] = {}
-    total = {metric.name: metric for metric in own}
-    _see(seen, total, os.getpid(), cpu_name, collector._prefix)
+    if "cpu_seconds" not in total:
+        return own
+    values = {name: samples[0].value for name, samples in total.items()}
+    seen = {_named(os.getpid(), values): values["cpu_seconds"]}
     for pid in pids:
-        other = copy.copy(collector)
-        other._pid = lambda pid=pid: pid
-        found = {metric.name: metric for metric in collect(other)}
-        _see(seen, found, pid, cpu_name, collector._prefix)
-        for name, metric in found.items():
-            if name not in total:
-                continue
-            sample, more = total[name].samples[0], metric.samples[0].value
-            first = name.endswith("start_time_seconds")
-            value = min(sample.value, more) if first else sample.value + more
-            total[name].samples[0] = sample._replace(value=value)
-    if cpu_name in total:
-        sample = total[cpu_name].samples[0]
-        gone = facts.change(_CPU, lambda before: _counted(before, seen))["gone"]
-        total[cpu_name].samples[0] = sample._replace(value=sample.value + gone)
+        try:
+            more = _look(pid, collector)
+        except (OSError, ValueError, IndexError):  # dead by now, or not to be seen from here
+            continue
+        seen[_named(pid, more)] = more["cpu_seconds"]
+        for name, value in more.items():
+            first = name == "start_time_seconds"
+            values[name] = min(values[name], value) if first else values.get(name, 0.0) + value
+    values["cpu_seconds"] += facts.change(_CPU, lambda before: _counted(before, seen))["gone"]
+    for name, samples in total.items():
+        samples[0] = samples[0]._replace(value=values[name])
     return own
 
 
-def _see(
-    seen: dict[str, float], found: dict[str, Metric], pid: int, cpu_name: str, prefix: str
-) -> None:
-    """Notes the CPU seconds of a process, which its number alone doesn't tell from a later one."""
-    if cpu_name in found:
-        started = found[prefix + "start_time_seconds"].samples[0].value
-        seen[f"{pid} {started:.2f}"] = found[cpu_name].samples[0].value
+def _look(pid: int, collector: Any) -> dict[str, float]:
+    """What prometheus_client's collector would say of a process, by the names without prefix."""
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        parts = file.read().rpartition(b")")[2].split()
+    return {
+        "virtual_memory_bytes": float(parts[20]),
+        "resident_memory_bytes": float(parts[21]) * collector._pagesize,
+        "start_time_seconds": float(parts[19]) / collector._ticks + collector._btime,
+        "cpu_seconds": (float(parts[11]) + float(parts[12])) / collector._ticks,
+        "open_fds": float(len(os.listdir(f"/proc/{pid}/fd"))),
+        "max_fds": float(resource.prlimit(pid, resource.RLIMIT_NOFILE)[0]),
+    }
+
+
+def _named(pid: int, values: dict[str, float]) -> str:
+    """A process, which its number alone doesn't tell from a later one."""
+    return f"{pid} {values['start_time_seconds']:.2f}"
 
 
 def _counted(before: Any, seen: dict[str, float]) -> dict[str, Any]:

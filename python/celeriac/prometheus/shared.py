@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from prometheus_client import metrics as theirs
 from prometheus_client import utils
@@ -14,9 +14,7 @@ from prometheus_client.samples import Exemplar, Sample
 
 from celeriac import _core
 from celeriac.metric_facts import ENUM, EXEMPLAR, INFO, Fact, Facts, shown
-
-if TYPE_CHECKING:
-    from celeriac.prometheus.scrape import Scrape
+from celeriac.prometheus.scrape import Scrape
 
 bound_text: Any = utils.floatToGoString
 COUNTER, GAUGE, HISTOGRAM, SUMMARY = range(4)
@@ -68,13 +66,17 @@ class Shared:
         self.fast: dict[tuple[object, ...], Any] = {}
         self.series: dict[tuple[str, ...], _core.Metric] = {}
 
-    def bind(self, metric: Any, labels: tuple[str, ...]) -> None:
-        """Has a metric's values lie in the store, with what they were until now added."""
+    def bind(self, metric: Any, labels: tuple[str, ...]) -> bool:
+        """Has a metric's values lie in the store, with what they were until now added.
+
+        False when there is no place for the series: what it is told counts for nothing.
+        """
         if labels in self.series:
-            return
+            return True
         created = getattr(metric, "_created", None) or time.time()
         series = self.family.series(list(labels), created)
-        self.series[labels] = series
+        if not series.dropped:
+            self.series[labels] = series
         counts = self.kind != GAUGE
 
         def moved(number: int, old: Any, note: Any = None) -> Value:
@@ -91,6 +93,9 @@ class Shared:
             metric._celeriac_inc = metric._value.inc
         elif self.kind == GAUGE:
             metric._value = moved(0, metric._value)
+            if not metric._multiprocess_mode.endswith("mostrecent"):
+                metric._celeriac_inc = metric._value.inc
+            metric._celeriac_set = metric._value.set
         elif self.kind == HISTOGRAM:
             metric._sum = moved(len(metric._upper_bounds), metric._sum)
             metric._buckets = [
@@ -100,6 +105,7 @@ class Shared:
             metric._count, metric._sum = moved(0, metric._count), moved(1, metric._sum)
         if self.kind in (HISTOGRAM, SUMMARY):
             metric._celeriac_observe = series.cell(0).observe
+        return not series.dropped
 
     def _note(self, labels: tuple[str, ...], cell: int) -> Callable[[Any], None]:
         name, scope = self.place

@@ -35,7 +35,7 @@ layout::Word* LocalSeries::find(OwnerTag me) {
   if (last != nullptr && Metrics::current(last->ref)) now.ref = last->ref;
   if (const std::uint64_t again = again_.load(std::memory_order_relaxed);
       again != 0 && now_ns() < again) {
-    now.ref.slot != nullptr ? metrics.lose() : metrics.drop(family_->ref);
+    metrics.lose();
     return nullptr;
   }
   if (now.ref.slot == nullptr) {
@@ -46,9 +46,9 @@ layout::Word* LocalSeries::find(OwnerTag me) {
   if (now.ref.slot != nullptr) {
     layout::MetricStripe* stripe = metrics.stripe_for(me);
     if (stripe != nullptr) now.cells = metrics.cells(now.ref, *stripe, me);
-    if (now.cells == nullptr) metrics.lose();
     if (now.cells != nullptr || last == nullptr) remember(now);
   }
+  if (now.cells == nullptr) metrics.lose();
   again_.store(now.cells == nullptr ? now_ns() + kPause : 0, std::memory_order_relaxed);
   return now.cells;
 }

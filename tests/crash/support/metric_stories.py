@@ -1,4 +1,4 @@
-"""Stories of metrics: series that are made, counted, removed, and folded once their process is dead.
+"""Stories of metrics: series that are made, counted, removed, and folded after a death.
 
 What is told is what a sample rises by ("added") or becomes ("shown"). Of an observation the
 bucket and the sum are two samples: one may be there without the other.
