@@ -322,10 +322,13 @@ void Metrics::index_all() {
   }
   directory_.family_count.store(families, std::memory_order_relaxed);
   std::uint32_t vacant = 0;
+  const std::uint64_t now = now_ns();
   for (std::uint32_t i = 0; i < slots(); ++i) {
     Slot* s = slot(i);
     if (s == nullptr) continue;
     if (load(s->word).state() != kUsed) {
+      // Half made by the dead, when its rest was over: that isn't a time.
+      if (s->created.load(std::memory_order_relaxed) > now) s->created.store(0);
       ++vacant;
       continue;
     }

@@ -213,7 +213,7 @@ class _Installed:
     def hook_removals(self) -> None:
         """remove(), remove_by_labels() and clear()."""
         remove, clear = Base.remove, Base.clear
-        by_labels = getattr(Base, "remove_by_labels", None)  # since prometheus_client 0.23
+        by_labels: Any = getattr(Base, "remove_by_labels", None)  # 0.20 hasn't got it
 
         def removed(metric: Any, *values: object) -> None:
             with contextlib.suppress(KeyError):  # 0.20 says so of what only others have
