@@ -20,6 +20,10 @@ want clang-14 have clang++-14
 want ccache have ccache
 want binutils have nm
 want util-linux have setarch
+want prometheus have promtool
+want prometheus-alertmanager have amtool
+want nginx-light test -x /usr/sbin/nginx
+want systemd have systemd-analyze
 want python3-venv "$python" -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 10))'
 want python3-dev "$python" -c '
 import os, sysconfig
@@ -39,7 +43,8 @@ if ((${#packages[@]})); then
 else
   echo "all there"
 fi
-for tool in g++ redis-server chromium chromedriver clang-format-14 clang-tidy-14 nm setarch "$python"; do
+for tool in g++ redis-server chromium chromedriver clang-format-14 clang-tidy-14 nm setarch promtool \
+  prometheus amtool "$python"; do
   have "$tool" || die "$tool still isn't there"
 done
 g++ --version | head -n 1

@@ -16,7 +16,7 @@ from contextlib import suppress
 from celeriac import __version__
 from celeriac.errors import CeleriacError, ConfigurationError
 
-from . import demo, doctor, journal, locks, queues, resize, stats
+from . import check_production, demo, doctor, journal, locks, monitoring, queues, resize, stats
 
 FINE, FINDING, BAD_USAGE = 0, 1, 2
 
@@ -66,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"celeriac {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (demo, stats, doctor, resize, journal):
+    for command in (demo, stats, doctor, resize, journal, monitoring, check_production):
         command.add_command(commands)
     queues.add_commands(commands)
     locks.add_commands(commands)
