@@ -16,7 +16,7 @@ from contextlib import suppress
 from celeriac import __version__
 from celeriac.errors import CeleriacError, ConfigurationError
 
-from . import demo, doctor, journal, queues, resize, stats
+from . import demo, doctor, entries, journal, queues, resize, stats, top
 
 FINE, FINDING, BAD_USAGE = 0, 1, 2
 
@@ -66,8 +66,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"celeriac {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (demo, stats, doctor, resize, journal):
+    for command in (demo, stats, top, doctor, resize, journal):
         command.add_command(commands)
+    entries.add_commands(commands)
     queues.add_commands(commands)
     return parser
 
