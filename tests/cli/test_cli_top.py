@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 import celeriac
-from celeriac.cli import BAD_USAGE, FINDING, FINE, main, top
+from celeriac.cli import BAD_USAGE, FINDING, FINE, main, top_looks
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_rich_is_named_where_it_is_missing(
 
 
 def counts(**given: int) -> dict[str, int]:
-    return {**dict.fromkeys([*top.COUNTED, "entries", "bytes"], 0), **given}
+    return {**dict.fromkeys([*top_looks.COUNTED, "entries", "bytes"], 0), **given}
 
 
 def test_rates_are_those_between_two_looks(store: celeriac.Store) -> None:
@@ -80,7 +80,7 @@ def test_rates_are_those_between_two_looks(store: celeriac.Store) -> None:
     before["queues"] = {"q": {**queue.counts()._asdict(), "done": 4}}
     for _ in range(10):
         queue.put("x")
-    found = top.difference(store, before, now, 2.0)
+    found = top_looks.difference(store, before, now, 2.0)
     cache = found["caches"]["c"]
     assert found["caches"].keys() == {"c", "new"}, "none of the library's own"
     assert cache["hit_ratio"] == round(130 / 240, 4)

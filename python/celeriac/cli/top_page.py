@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .tables import visible
-from .top import headline, tables
+from .top_text import headline, tables
 
 MOST_ROWS = 30
 """Of each table: a page that is higher than the terminal isn't seen whole."""
