@@ -144,6 +144,14 @@ bool Poller::wait(int epoll, std::uint64_t deadline_ns) {
   return epoll_wait(epoll, &e, 1, timeout) > 0;
 }
 
+std::size_t Poller::ready(int epoll, std::span<int> fds) {
+  std::array<epoll_event, 8> events{};
+  const int most = static_cast<int>(std::min(fds.size(), events.size()));
+  const int found = epoll_wait(epoll, events.data(), most, 0);
+  for (int i = 0; i < found; ++i) fds[static_cast<std::size_t>(i)] = events[i].data.fd;
+  return static_cast<std::size_t>(std::max(found, 0));
+}
+
 bool Poller::wait_two(int a, int b, int timeout_ms) {
   std::array<pollfd, 2> fds{{{a, POLLIN, 0}, {b, POLLIN, 0}}};
   return poll(fds.data(), fds.size(), timeout_ms) > 0;

@@ -14,7 +14,9 @@
 
 #include <array>
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string>
 
 #include "platform/file.hpp"
@@ -77,6 +79,8 @@ class Poller {
   static bool add(int epoll, int fd);
   // Waits for any descriptor of the set, at most until the deadline; runs the blocking hooks.
   static bool wait(int epoll, std::uint64_t deadline_ns);
+  // Which descriptors of the set are readable now: so many, at the beginning of `fds`.
+  static std::size_t ready(int epoll, std::span<int> fds);
   // The same for two plain descriptors (either may be -1), without hooks.
   static bool wait_two(int a, int b, int timeout_ms);
 };

@@ -215,7 +215,8 @@ for (const each of document.querySelectorAll('#content-main *')) {
     const text = [...each.childNodes].some(node => node.nodeType === 3 && node.data.trim());
     if (!line && !text) continue;
     const found = contrast(parts(line ? style.stroke : style.color), behind(each));
-    shown.set(each.matches('polyline') ? 'line' : each.tagName + '.' + each.className, found);
+    const name = line ? 'line' : each.tagName + '.' + each.className;
+    shown.set(name, Math.min(found, shown.get(name) ?? found));
 }
 return [...shown];
 """

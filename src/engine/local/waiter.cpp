@@ -1,6 +1,7 @@
 #include "engine/local/waiter.hpp"
 
 #include <algorithm>
+#include <array>
 
 #include "engine/local/queue.hpp"
 
@@ -29,6 +30,7 @@ Status LocalWaiter::open(OwnerTag me) {
   handle_->core().ring_others(this);
   bell_ = Bell::open();
   alarm_ = Alarm::open();
+  alarm_at_ = kNever;
   death_ = DeathWatch::open(handle_->core().arena().path() + "/owners.lock");
   if (!Poller::add(epoll_.get(), fifo_.get()) || !Poller::add(epoll_.get(), bell_.get()) ||
       !Poller::add(epoll_.get(), alarm_.get())) {
@@ -93,7 +95,9 @@ Result<bool> LocalWaiter::arm() {
   const std::uint64_t due = queues.next_due();
   // Without a death watch, look for the dead by the clock.
   const std::uint64_t probe = death_.valid() ? kNever : now_ns() + 20 * kMillisecond;
-  Alarm::set(alarm_.get(), std::min(due, probe));
+  const std::uint64_t at = std::min(due, probe);
+  if (at != alarm_at_) Alarm::set(alarm_.get(), at);
+  alarm_at_ = at;
   const bool ready =
       due <= now_ns() || std::any_of(queues_.begin(), queues_.end(),
                                      [&](const QueueRef& q) { return queues.maybe_ready(q); });
@@ -110,10 +114,24 @@ Status LocalWaiter::drain() {
       .base()
       .owners.record(me.value().slot)
       .parked.store(handle_->core().any_armed() ? kParked : kRunning, std::memory_order_seq_cst);
-  if (Fifo::drain(fifo_.get())) handle_->core().ring_others(this);
-  Bell::drain(bell_.get());
-  const bool rang = Alarm::drain(alarm_.get());
-  if (DeathWatch::drain(death_.get())) {
+  // One question instead of four reads: mostly it is the pipe alone.
+  std::array<int, 4> readable{};
+  const std::size_t found = Poller::ready(epoll_.get(), readable);
+  bool rang = false;
+  bool died = false;
+  for (std::size_t i = 0; i < found; ++i) {
+    if (readable[i] == fifo_.get()) {
+      if (Fifo::drain(fifo_.get())) handle_->core().ring_others(this);
+    } else if (readable[i] == bell_.get()) {
+      Bell::drain(bell_.get());
+    } else if (readable[i] == alarm_.get()) {
+      rang = Alarm::drain(alarm_.get());
+      alarm_at_ = kNever;  // it rings once
+    } else {
+      died = DeathWatch::drain(death_.get());
+    }
+  }
+  if (died) {
     recover_after_death([this] { return handle_->core().recovery().run(); });
   } else if (rang && !death_.valid()) {
     handle_->core().recovery().run();

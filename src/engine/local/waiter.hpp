@@ -44,6 +44,7 @@ class LocalWaiter final : public WaiterEngine {
   Fd fifo_;
   Fd bell_;
   Fd alarm_;
+  std::uint64_t alarm_at_ = kNever;  // for when it is set
   Fd death_;
 };
 
