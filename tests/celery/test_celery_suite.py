@@ -50,6 +50,21 @@ EXCUSED = {
     ),
 }
 
+#: Tests that fail with Redis as broker and backend too, when all run one after the other on a busy
+#: machine; alone they pass, with either.
+UNSETTLED = {
+    **dict.fromkeys(
+        (
+            "test_tasks::test_trace_log_arguments::test_task_failed",
+            "test_tasks::test_trace_log_arguments::test_task_success",
+        ),
+        "looks for a line that the worker, a thread beside it, logs after the result is there: "
+        "ten milliseconds later",
+    ),
+    "test_worker::test_pidbox_reset_after_repeated_control_errors": "waits for a result, which "
+    "Celery refuses since an earlier worker of the process marked it as a task's",
+}
+
 #: Tests that skip themselves.
 SKIPPED = {
     "test_tasks::test_tasks::test_multiprocess_producer": "Celery says: broken test",
@@ -92,8 +107,9 @@ def test_celery_s_own_tests(tmp_path: Path, store_url: str) -> None:
     print(f"{len(passed)} passed, {len(failed)} failed, {len(skipped)} skipped")
     print(printed[-4000:])
     assert len(passed) >= (250 if asked == "all" else 1), printed[-4000:]
-    unexpected = {name: why for name, why in failed.items() if name.split("[")[0] not in EXCUSED}
+    excused = EXCUSED | UNSETTLED
+    unexpected = {name: why for name, why in failed.items() if name.split("[")[0] not in excused}
     assert not unexpected, printed[-10000:]
     assert {name.split("[")[0] for name in skipped} <= set(SKIPPED), skipped
     if asked == "all":  # an excuse that isn't needed any more goes
-        assert {name.split("[")[0] for name in failed} == set(EXCUSED)
+        assert {name.split("[")[0] for name in failed} - set(UNSETTLED) == set(EXCUSED)
