@@ -7,6 +7,7 @@ import importlib
 # What the extension imports while it is initialized, before it: a Ctrl-C during such an import
 # would end as an ImportError.
 import pickle  # noqa: F401
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
     from celeriac.store import Store, connect, get_default, restore, set_default
     from celeriac.table import Table
 else:
-    # Imported when they are first used: a probe pays for nothing that it doesn't use.
     _HOMES = {
         "cache": "Cache CacheStats",
         "concurrency": "Concurrency Slot",
@@ -75,6 +75,12 @@ else:
         found = getattr(importlib.import_module(f"celeriac.{_MODULES[name]}"), name)
         globals()[name] = found
         return found
+
+    # At once, as anywhere else: a program may give up its rights, or fork, after the import. But a
+    # probe that is started every few seconds pays for nothing that it doesn't use.
+    if getattr(sys, "argv", [])[1:3] != ["probe", "worker"]:
+        for _name in _MODULES:
+            __getattr__(_name)
 
     def __dir__() -> list[str]:
         return sorted({*globals(), *__all__})

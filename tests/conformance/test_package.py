@@ -1,4 +1,4 @@
-"""The package `celeriac`: its names are there, and cost nothing until they are used."""
+"""The package `celeriac`: its names are there, also where they are imported late."""
 
 from __future__ import annotations
 
@@ -26,12 +26,14 @@ def test_a_star_gives_all_of_them() -> None:
     assert set(celeriac.__all__) <= names.keys()
 
 
-def test_a_name_is_imported_when_it_is_used() -> None:
+@pytest.mark.parametrize("probing", [False, True])
+def test_a_probe_imports_what_it_uses(probing: bool) -> None:
     code = "import sys, celeriac; print('celeriac.limits' in sys.modules); celeriac.Limiter; "
+    arguments = ["probe", "worker"] if probing else []
     done = subprocess.run(
-        [sys.executable, "-c", f"{code}print('celeriac.limits' in sys.modules)"],
+        [sys.executable, "-c", f"{code}print('celeriac.limits' in sys.modules)", *arguments],
         capture_output=True,
         text=True,
         timeout=60,
     )
-    assert (done.stdout.split(), done.stderr) == (["False", "True"], "")
+    assert (done.stdout.split(), done.stderr) == ([str(not probing), "True"], "")
