@@ -11,11 +11,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import celeriac
-from celeriac.cli import BAD_USAGE, FINDING, FINE, doctor, main, processes
+from celeriac.cli import BAD_USAGE, FINDING, FINE, findings, main, processes
 from celeriac.cli.tables import plain_table
 
 
@@ -202,12 +203,16 @@ def test_doctor_gives_back_what_the_dead_held(
 
 
 def test_doctor_tells_of_corruption() -> None:
-    assert doctor.find([], 0, {"corrupt": 0}) == []
-    assert doctor.find([], 0, {"corrupt": 1}) == ["1 corrupt part was found and dropped"]
-    assert doctor.find([], 0, {"corrupt": 2}) == ["2 corrupt parts were found and dropped"]
-    assert doctor.find([], 2, {"corrupt": 0}) == [
-        "found 2 dead processes: what they held has been given back"
+    def said(*found: Any) -> list[tuple[str, str]]:
+        return [tuple(each) for each in findings.after_recovery(*found)]
+
+    assert said([], 0, {"corrupt": 0}) == []
+    assert said([], 0, {"corrupt": 1}) == [("D03", "1 corrupt part was found and dropped")]
+    assert said([], 0, {"corrupt": 2}) == [("D03", "2 corrupt parts were found and dropped")]
+    assert said([], 2, {"corrupt": 0}) == [
+        ("D01", "found 2 dead processes: what they held has been given back")
     ]
+    assert [code for code, _ in said([], 0, {"corrupt": 0, "journal_failed": 1})] == ["D04"]
 
 
 @pytest.mark.parametrize(("limit", "found"), [(None, 0), (3, 0), (2, 1)])
@@ -215,8 +220,8 @@ def test_doctor_tells_when_processes_have_to_poll(limit: int | None, found: int)
     owners = [{"state": state} for state in ("alive", "dead", "alive", "stopped")]
     for number, owner in enumerate(owners):
         owner.update(pid=str(number), command="x")
-    findings = doctor.find(owners, 0, {"corrupt": 0}, limit)
-    assert sum("fs.inotify.max_user_instances=2" in line for line in findings) == found
+    told = findings.after_recovery(owners, 0, {"corrupt": 0}, limit)
+    assert sum("fs.inotify.max_user_instances=2" in each.said for each in told) == found
 
 
 def test_doctor_names_a_stopped_process(
@@ -246,7 +251,7 @@ def test_doctor_shows_the_processes_when_one_blocks_the_rest(
     assert run("doctor", store.url) == FINDING
     report = capsys.readouterr().out
     assert f" {os.getpid()} " in report
-    assert report.endswith("\nbusy\n")
+    assert "\nD14: busy\n" in report
 
 
 def test_a_stopped_process_of_another_store_is_not_meant(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ takes Celery's own way, unchanged, and costs what it costs there:
 - routers that are functions or classes (they might count); a queue whose exchange isn't direct;
 - receivers of ``before_task_publish``, which may change the message, or of the old ``task_sent``;
   ``task_send_sent_event``; a backend that wants to know of each task, as Redis's does;
+- a ``Producer.publish`` that isn't kombu's: who traces replaces it (Sentry's SDK, New Relic);
 - whatever raises on the short way. Nothing was put then, so Celery does it again, with its
   retries, its failover and its errors.
 
@@ -42,7 +43,7 @@ from celery.backends.base import Backend
 from celery.utils.functional import maybe_list
 from celery.utils.nodenames import anon_nodename
 from celery.utils.saferepr import saferepr
-from kombu import Queue
+from kombu import Producer, Queue
 from kombu.common import Broadcast
 from kombu.compression import compress
 from kombu.entity import maybe_delivery_mode
@@ -107,8 +108,11 @@ def represented(args: Any, maxsize: int, maxlevels: int | None) -> str:
     return str(saferepr(args, maxsize, maxlevels=maxlevels))
 
 
-def _others_change_messages() -> bool:
-    """Whether there is a receiver of ``before_task_publish`` whose work isn't done here."""
+def _others_see_messages() -> bool:
+    """Whether there is a receiver of ``before_task_publish`` whose work isn't done here, or
+    somebody's function in the place of ``Producer.publish``."""
+    if getattr(Producer.publish, "__globals__", None) is not Producer.__init__.__globals__:
+        return True
     receivers = signals.before_task_publish.receivers
     return bool(receivers) and any(receiver is not put_into for _, receiver in receivers)
 
@@ -164,7 +168,7 @@ class AMQP(CeleryAMQP):
             get("task_type") is None
             or get("expires") is not None
             or not ARGUMENTS.issuperset(given)
-            or _others_change_messages()
+            or _others_see_messages()
             or signals.task_sent.receivers
             or setting("task_send_sent_event")
             or setting("task_protocol") != 2

@@ -16,7 +16,7 @@ from contextlib import suppress
 from celeriac import __version__
 from celeriac.errors import CeleriacError, ConfigurationError
 
-from . import check_production, demo, doctor, journal, locks, monitoring, queues, resize, stats
+from . import probe
 
 FINE, FINDING, BAD_USAGE = 0, 1, 2
 
@@ -30,7 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     `--help` and for arguments that can't be parsed, as argparse does.
     """
     _prepare_output()
-    options = _parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    options = _parse(given)
     try:
         code: int = options.run(options)
         sys.stdout.flush()
@@ -60,17 +61,51 @@ def _prepare_output() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
+def _parse(given: Sequence[str]) -> argparse.Namespace:
+    if list(given[:2]) == ["probe", "worker"]:  # who probes pays for no other command
+        return probe.worker_parser().parse_args(given[2:])
+    return _parser().parse_args(given)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="celeriac", description="A cache and a task queue for all processes of a host."
     )
     parser.add_argument("--version", action="version", version=f"celeriac {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (demo, stats, doctor, resize, journal, monitoring, check_production):
-        command.add_command(commands)
-    queues.add_commands(commands)
-    locks.add_commands(commands)
+    _add_others(commands)
+    probe.add_command(commands)
     return parser
+
+
+def _add_others(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    from . import (
+        check_production,
+        demo,
+        doctor,
+        entries,
+        journal,
+        locks,
+        monitoring,
+        queues,
+        resize,
+        stats,
+        top,
+    )
+
+    for command in (
+        demo,
+        stats,
+        top,
+        doctor,
+        resize,
+        journal,
+        monitoring,
+        check_production,
+    ):
+        command.add_command(commands)
+    for several in (entries, queues, locks):
+        several.add_commands(commands)
 
 
 def first_arguments() -> dict[str, str]:

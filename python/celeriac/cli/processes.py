@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
-WATCHES = Path("/proc/sys/fs/inotify/max_user_instances")
+WATCHES = "/proc/sys/fs/inotify/max_user_instances"
 
 
 def state_of(owner: Mapping[str, Any], store: str) -> str:
@@ -20,10 +19,15 @@ def state_of(owner: Mapping[str, Any], store: str) -> str:
     if not owner["alive"]:
         return "dead"
     with suppress(OSError, ValueError, IndexError):
-        stat = Path(f"/proc/{owner['pid']}/stat").read_text()
+        stat = _text_of(f"/proc/{owner['pid']}/stat")
         if stat[stat.rindex(")") + 2] in "Tt" and _has_open(owner["pid"], f"{store}/owners.lock"):
             return "stopped"
     return "alive"
+
+
+def _text_of(path: str) -> str:
+    with open(path, errors="replace") as file:
+        return file.read()
 
 
 def _has_open(pid: int, path: str) -> bool:
@@ -39,6 +43,6 @@ def _has_open(pid: int, path: str) -> bool:
 def most_watches() -> int | None:
     """How many inotify instances the processes of one user may have, or None: not known."""
     try:
-        return int(WATCHES.read_text())
+        return int(_text_of(WATCHES))
     except (OSError, ValueError):
         return None

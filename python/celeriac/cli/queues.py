@@ -7,7 +7,7 @@ import json
 import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from celeriac.errors import StoreCorrupt, StoreNotFound
@@ -15,7 +15,9 @@ from celeriac.message import Ended
 from celeriac.queue import Queue
 from celeriac.store import Store
 
+from .asking import agreed
 from .look import look
+from .rates import per_second
 from .tables import print_table, visible
 
 FINE, FINDING = 0, 1
@@ -108,7 +110,7 @@ def queues(options: argparse.Namespace) -> int:
         if before:
             time.sleep(options.seconds)
         took = time.monotonic() - began
-        rows = {name: row for name in before if (row := _row(store, name, before[name], took))}
+        rows = {name: row for name in before if (row := row_of(store, name, before[name], took))}
     if options.json:
         print(json.dumps(rows, indent=2))
         return FINE
@@ -123,14 +125,17 @@ def queues(options: argparse.Namespace) -> int:
     return FINE
 
 
-def _row(store: Store, name: str, before: dict[str, int], seconds: float) -> dict[str, Any] | None:
+def row_of(
+    store: Store, name: str, before: Mapping[str, int], seconds: float
+) -> dict[str, Any] | None:
+    """A queue's states, age, rates since `before`, and consumers; None when it is gone."""
     try:
         queue = store.queue(name, create=False)
         counts, age = queue.counts(), queue.oldest_age()
         consumers, paused = queue.consumers(), queue.paused
     except StoreNotFound:  # gone since
         return None
-    rate = (lambda new, old: round((new - old) / seconds, 1)) if seconds else (lambda *_: None)
+    rate = (lambda new, old: per_second(old, new, seconds)) if seconds else (lambda *_: None)
     return {
         **counts._asdict(),
         "oldest_seconds": None if age is None else round(age, 3),
@@ -194,20 +199,12 @@ def purge(options: argparse.Namespace) -> int:
         n = counts.dead if options.dead else counts.ready + counts.delayed
         kind = "dead" if options.dead else "ready and delayed"
         question = f"remove {n:,} {kind} messages of {visible(options.queue)!r}? [y/N] "
-        if not options.yes and not _asked(question):
+        if not options.yes and not agreed(question):
             print("nothing was removed")
             return FINDING
         n = queue.purge_dead() if options.dead else queue.purge()
     print(f"{n:,} removed")
     return FINE
-
-
-def _asked(question: str) -> bool:
-    try:
-        return input(question).strip().lower() in ("y", "yes")
-    except EOFError:
-        print()
-        return False
 
 
 def pause(options: argparse.Namespace) -> int:

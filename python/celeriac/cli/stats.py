@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
+import time
 from collections.abc import Mapping
 from typing import Any
 
+from celeriac.store import Store
+
 from .look import look
+from .rates import add_seconds, turns
 from .tables import print_table, visible
 
 MIB = 1024 * 1024
+CLEAR = "\x1b[H\x1b[2J\x1b[3J"
 
 
 def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -23,17 +29,42 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     )
     parser.add_argument("url", metavar="URL", help="the store, for example shm://app")
     parser.add_argument("--json", action="store_true", help="as JSON, for programs")
+    parser.add_argument(
+        "--watch",
+        action="store_true",
+        help="again and again, until Ctrl-C; with --json a line for each look",
+    )
+    add_seconds(parser, 2.0)
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Print the statistics."""
     with look(options.url) as store:
+        if options.watch:
+            return watch(store, options)
         stats = store.stats()
     if options.json:
         print(json.dumps(stats, indent=2))
     else:
         print_stats(stats)
+    return 0
+
+
+def watch(store: Store, options: argparse.Namespace) -> int:
+    """Print the statistics again and again; in a terminal in place of the last ones."""
+    try:
+        for _ in turns(options.seconds):
+            stats = store.stats()
+            if options.json:
+                print(json.dumps(stats), flush=True)
+                continue
+            print(CLEAR if sys.stdout.isatty() else "", end="")
+            print(time.strftime("%Y-%m-%d %H:%M:%S"))
+            print_stats(stats)
+            print(flush=True)
+    except KeyboardInterrupt:  # how it is ended
+        print("\n" if sys.stdout.isatty() else "", end="")
     return 0
 
 

@@ -13,6 +13,7 @@ Before a deployment (`manage.py check --deploy`):
 - `celeriac.W004`: a cache that each process has for itself, beside one that all share
 - `celeriac.W005`: `/dev/shm` is smaller than a store may become
 - `celeriac.W006`: a store that can't be used, and why
+- `celeriac.W007` to `celeriac.W010`: :mod:`celeriac.django.deployment`
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from django.conf import settings
 from django.core import checks
 from django.utils.module_loading import import_string
 
-from celeriac.django import conf, health, shown
+from celeriac.django import conf, deployment, health, shown
 from celeriac.django.rate_limits import RateLimitMiddleware
 from celeriac.django.request_stats import RequestStatsMiddleware
 from celeriac.errors import ConfigurationError
@@ -85,7 +86,7 @@ def _places(middleware: type) -> list[int]:
     for place, name in enumerate(settings.MIDDLEWARE):
         try:
             each = import_string(name)
-        except ImportError:  # Django says that better
+        except (ImportError, RuntimeError):  # not there, or its app isn't: Django says that better
             continue
         if isinstance(each, type) and issubclass(each, middleware):
             found.append(place)
@@ -104,6 +105,7 @@ def check_deployment(app_configs: Any, **options: Any) -> list[checks.CheckMessa
                 problems.append(_alone(alias, backend))
     for alias, url in urls.items():
         problems += _too_small(alias, url)
+        problems += deployment.others_of_the_name(url)
         try:
             health.try_out(conf.store_of(alias))
         except health.UNUSABLE as error:
@@ -115,6 +117,9 @@ def check_deployment(app_configs: Any, **options: Any) -> list[checks.CheckMessa
                     id="celeriac.W006",
                 )
             )
+    problems += deployment.two_kinds_of_metrics()
+    problems += deployment.metrics_are_public()
+    problems += deployment.results_that_stay()
     return problems
 
 
