@@ -17,7 +17,7 @@ from celeriac.monitoring import Options, write
 
 pytest.importorskip("django", reason="the extra celeriac[django] isn't installed")
 
-OURS = {"BACKEND": "celeriac.django.cache.CeleriacCache", "LOCATION": "shm://t-app?memory=1M"}
+OURS = {"BACKEND": "celeriac.django.cache.CeleriacCache", "LOCATION": "shm://t-app?memory=2M"}
 GOOD: dict[str, Any] = {
     "DEBUG": False,
     "SECRET_KEY": "".join(map(chr, range(48, 110))),
@@ -41,7 +41,7 @@ GOOD: dict[str, Any] = {
     ],
     "CACHES": {"default": OURS},
     "CELERIAC": {"RATE_LIMITS": {"guest": "50/min"}, "TRUSTED_PROXIES": ["127.0.0.1"]},
-    "CELERY_BROKER_URL": "celeriac+file:///var/lib/app?memory=1M",
+    "CELERY_BROKER_URL": "celeriac+file:///var/lib/app?memory=2M",
     "CELERY_RESULT_BACKEND": "celeriac+shm://t-app",
     "CELERY_TASK_ACKS_LATE": True,
     "CELERY_TASK_REJECT_ON_WORKER_LOST": True,
@@ -77,7 +77,7 @@ CHANGES: list[tuple[dict[str, Any], set[str]]] = [
     ({"CELERY_TASK_TIME_LIMIT": None}, {"celery.time_limit"}),
     ({"CELERY_BROKER_URL": "celeriac+shm://t-app"}, {"broker.durable"}),
     (
-        {"CELERY_BROKER_URL": "celeriac+file:///var/lib/app?memory=1M&durability=process"},
+        {"CELERY_BROKER_URL": "celeriac+file:///var/lib/app?memory=2M&durability=process"},
         {"broker.durable"},
     ),
     ({"CELERY_BROKER_URL": "redis://localhost"}, set()),

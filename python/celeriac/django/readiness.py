@@ -75,6 +75,10 @@ def _celery(name: str) -> Any:
     return getattr(settings, f"CELERY_{name}", None)
 
 
+#: System checks of ours that are about the same as a point of this report.
+SAID_HERE = ("celeriac.E001", "celeriac.W002", "celeriac.W003", "celeriac.W004")
+
+
 def _of_django() -> Iterator[Point]:
     """Django's own, and those of the project's applications."""
     try:
@@ -82,7 +86,7 @@ def _of_django() -> Iterator[Point]:
     except Exception as error:  # of the URL configuration, a backend, or a check of an application
         yield Point("settings", "django.checks", f"Django's checks can't run: {error}")
         return
-    silenced = set(settings.SILENCED_SYSTEM_CHECKS)
+    silenced = {*settings.SILENCED_SYSTEM_CHECKS, *SAID_HERE}
     serious = [m for m in found if m.level >= checks.WARNING and m.id not in silenced]
     for message in serious:
         area = "debug" if message.id == "security.W018" else "settings"
