@@ -50,7 +50,7 @@ from kombu.entity import maybe_delivery_mode
 from kombu.serialization import registry
 from kombu.utils.json import dumps as kombu_dumps
 
-from celeriac.celery import fastjson
+from celeriac.celery import fastjson, task_counts
 from celeriac.celery.channel import Channel
 from celeriac.celery.messages import frame_of
 from celeriac.request_id import put_into
@@ -214,6 +214,7 @@ class AMQP(CeleryAMQP):
             queue(channel).declare()
             declared.add(hash(queue))
         channel.publish_frame(frame, properties, routing_key)
+        task_counts.sent(name, routing_key)
         return message, routing_key, parent
 
     def _answer(

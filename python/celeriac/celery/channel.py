@@ -21,7 +21,7 @@ from kombu.transport import virtual
 from kombu.transport.base import to_rabbitmq_queue_arguments
 from kombu.utils.uuid import uuid
 
-from celeriac.celery import messages, worker
+from celeriac.celery import messages, task_counts, worker
 from celeriac.celery.broker import ONCE
 from celeriac.celery.dead_letters import EXPIRED, alarmed
 from celeriac.celery.errors import operational
@@ -302,6 +302,8 @@ class Channel(virtual.Channel):
         )
         if not routed and self.deadletter_queue:
             broker.publish(frame, "", self.deadletter_queue, priority=priority, delay=delay)
+        if "task" in headers:
+            task_counts.sent(str(headers["task"]), routing_key)
 
     def publish_frame(self, frame: bytes, properties: dict[str, Any], queue: str) -> None:
         """Put a frame that is made already into one queue. Thread-safe.
@@ -356,6 +358,9 @@ class Channel(virtual.Channel):
                     worker.revoke(message.headers["id"])
                 break
             native.ack()  # another message of the same occurrence was delivered
+        if "task" in message.headers:
+            key = message.delivery_info["routing_key"] or queue.name
+            task_counts.received(str(message.headers["task"]), key)
         if no_ack:
             native.ack()
         else:

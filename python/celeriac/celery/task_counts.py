@@ -2,8 +2,8 @@
 
 Families have celery-exporter's names and labels, so that its dashboards and alerts work, but
 nobody consumes events for them: each process counts what happens in it, by Celery's signals, and
-what a dead worker counted stays counted. They are in ``store.metrics.exposition()``, and so
-wherever :func:`celeriac.prometheus.install` is.
+by the transport what is put into the store and taken out. What a dead worker counted stays counted.
+They are in ``store.metrics.exposition()``, and so wherever :func:`celeriac.prometheus.install` is.
 
 ``celery_task_{sent,received,started,succeeded,failed,rejected,revoked,retried}_total`` with the
 labels ``name``, ``hostname``, ``queue_name`` (and ``exception`` of failed ones), and the histogram
@@ -19,6 +19,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from celeriac.errors import CeleriacError
@@ -26,7 +27,7 @@ from celeriac.errors import CeleriacError
 if TYPE_CHECKING:
     from celeriac.store import Store
 
-__all__ = ["COUNTED", "count_in"]
+__all__ = ["COUNTED", "count_in", "install", "received", "sent"]
 
 COUNTED = {
     "sent": "Sent when a task message is published.",
@@ -48,6 +49,26 @@ _listening = False
 _tried: int | None = None  # the process that looked for its broker
 
 
+class _Row:
+    """What is called for each task of a name and queue, looked up once."""
+
+    __slots__ = ("_make", "_succeeded", "_took", "started")
+
+    def __init__(self, make: Callable[[str], Any]) -> None:
+        self._make = make
+        self._succeeded: Callable[[], None] | None = None
+        self._took: Callable[[float], None] = _Nothing.observe
+        self.started: Callable[[], None] = make("started").inc
+
+    def ended(self, seconds: float) -> None:
+        """One that succeeded."""
+        if self._succeeded is None:
+            self._took = self._make("runtime").observe
+            self._succeeded = self._make("succeeded").inc
+        self._succeeded()
+        self._took(seconds)
+
+
 class TaskCounts:
     """The families of one store, made on first use. Thread-safe, fork-safe."""
 
@@ -55,6 +76,7 @@ class TaskCounts:
         self.store = store
         self._hostname = socket.gethostname()
         self._made: dict[tuple[str, ...], Any] = {}
+        self._rows: dict[tuple[str, str | None], _Row] = {}
 
     def count(self, what: str, name: str, queue: str, *more: str) -> None:
         """One more."""
@@ -66,15 +88,13 @@ class TaskCounts:
         except CeleriacError as error:
             logger.debug("a task isn't counted: %s", error)
 
-    def observe(self, name: str, queue: str, seconds: float) -> None:
-        """How long one took."""
-        child = self._made.get(("runtime", name, queue))
-        if child is None:
-            child = self._make("runtime", name, queue)
-        try:
-            child.observe(seconds)
-        except CeleriacError as error:
-            logger.debug("a task isn't counted: %s", error)
+    def row(self, name: str, queue: str | None) -> _Row:
+        """Those of a task and the routing key that it came by."""
+        row = self._rows.get((name, queue))
+        if row is None:
+            of = (name, str(queue or DEFAULT_QUEUE))
+            row = self._rows[(name, queue)] = _Row(lambda what: self._make(what, *of))
+        return row
 
     def _make(self, what: str, name: str, queue: str, *more: str) -> Any:
         metrics = self.store.metrics
@@ -125,8 +145,6 @@ def install() -> None:
         _listening = True
     from celery import signals
 
-    signals.after_task_publish.connect(_sent, weak=False)
-    signals.task_received.connect(_received, weak=False)
     signals.task_prerun.connect(_started, weak=False)
     signals.task_postrun.connect(_ended, weak=False)
     signals.task_failure.connect(_failed, weak=False)
@@ -158,35 +176,48 @@ def _queue_of(request: Any) -> str:
     return str(info.get("routing_key") or DEFAULT_QUEUE)
 
 
-def _sent(sender: Any, routing_key: Any = None, **rest: Any) -> None:
-    _count("sent", str(sender), str(routing_key or DEFAULT_QUEUE))
+def sent(name: str, routing_key: str) -> None:
+    """Count a message that was put. Called by who puts it: a signal would cost more than that."""
+    _count("sent", name, routing_key or DEFAULT_QUEUE)
 
 
-def _received(request: Any, **rest: Any) -> None:
-    _count("received", str(request.name), _queue_of(request))
+def received(name: str, queue: str) -> None:
+    """Count a message that a consumer was given. Called by who gives it, as `sent`."""
+    _count("received", name, queue)
+
+
+# The next two are called for each task: what they need is looked up once.
 
 
 def _started(task: Any, **rest: Any) -> None:
     request = task.request
     if request.is_eager:
         return
-    request.celeriac_began = time.perf_counter()
-    _find_broker(task.app)
-    _count("started", task.name, _queue_of(request))
+    if _counts is None:
+        _find_broker(task.app)
+        if _counts is None:
+            return
+    info = request.delivery_info
+    row = _counts.row(task.name, info.get("routing_key") if info else None)
+    request.celeriac_began = (time.perf_counter(), row)
+    try:
+        row.started()
+    except CeleriacError as error:
+        logger.debug("a task isn't counted: %s", error)
 
 
 def _ended(task: Any, state: Any = None, **rest: Any) -> None:
     request = task.request
     began = getattr(request, "celeriac_began", None)
-    if request.is_eager or began is None:
+    if began is None:
         return
-    queue = _queue_of(request)
     if state == "SUCCESS":
-        _count("succeeded", task.name, queue)
-        if _counts is not None:
-            _counts.observe(task.name, queue, time.perf_counter() - began)
+        try:
+            began[1].ended(time.perf_counter() - began[0])
+        except CeleriacError as error:
+            logger.debug("a task isn't counted: %s", error)
     elif state == "REJECTED":
-        _count("rejected", task.name, queue)
+        _count("rejected", task.name, _queue_of(request))
 
 
 def _failed(sender: Any, task_id: Any = None, exception: Any = None, **rest: Any) -> None:
