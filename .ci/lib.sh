@@ -56,10 +56,10 @@ up_to_date() {
     ! -path '*/__pycache__/*' -print -quit) ]]
 }
 
-# Lets what comes after the first command, which users' own compiler runs, compile each source once:
-# the wheel of `tests` is the first to be compiled so, and those of `pythons`, whose core is the same
-# to the byte, find theirs. Warnings are errors in all of them, or else they would differ. Boost has a
-# lasting place, because each build of pip's has its own.
+# Lets wheels compile each source once: that of `demo` is the first, and those of `tests` and
+# `pythons`, whose core is the same to the byte, find theirs. Warnings are errors in all of them, or
+# else they would differ. Boost has a lasting place, because each build of pip's has its own: that
+# CMake finds what pip has installed is seen in the builds of `cpp`.
 compile_once() {
   local boost=$CI_WORK/boost
   [[ -d $boost ]] || python -m pip install -q --no-deps --target "$boost" 'boost-headers>=1.85'

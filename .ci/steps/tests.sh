@@ -2,7 +2,7 @@
 # that asks for something to be installed fails the step (CELERIAC_COMPLETE, see tests/conftest.py).
 source "$(dirname "$0")/../lib.sh"
 if [[ -x $venv/bin/python ]]; then activate; else fresh_venv; fi
-compile_once # the step `demo` has compiled it as users do
+compile_once
 command=$(readme_command install-and-test)
 echo "$command"
 export CELERIAC_COMPLETE=1
