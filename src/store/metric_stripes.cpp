@@ -17,7 +17,8 @@ constexpr std::uint64_t kPair = 1ULL << 63U;
 // Takes `value` into `to`, of the same cell. `with_time`: {value, time}.
 void join(MetricMode mode, std::uint64_t* to, const std::uint64_t* value) {
   if (value[0] == 0) return;
-  const double a = cell_value(to[0]), b = cell_value(value[0]);
+  const double a = cell_value(to[0]);
+  const double b = cell_value(value[0]);
   if (most_recent(mode)) {
     if (to[0] != 0 && cell_value(to[1]) >= cell_value(value[1])) return;
     to[0] = value[0];
@@ -189,7 +190,8 @@ void Metrics::fold(Stripe& from, std::uint32_t index, const std::vector<Run>& ru
     if (left == nullptr || to == nullptr) continue;
     const std::uint32_t n = step(run.mode);
     for (std::uint32_t i = 0; i + n <= run.cells; i += n) {
-      std::uint64_t value[2]{}, sum[2]{};
+      std::uint64_t value[2]{};
+      std::uint64_t sum[2]{};
       for (std::uint32_t k = 0; k < n; ++k) {
         value[k] = left[i + k].load(std::memory_order_relaxed);
         sum[k] = to[i + k].load(std::memory_order_relaxed);

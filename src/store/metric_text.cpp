@@ -108,7 +108,7 @@ std::string metric_number(double value) {
   if (std::isinf(value)) return value > 0 ? "+Inf" : "-Inf";
   char digits[40];
   // The shortest that reads back as the same, as {-}d.ddde±xx.
-  const auto end =
+  const char* const end =
       std::to_chars(digits, digits + sizeof digits, value, std::chars_format::scientific).ptr;
   const std::string_view all(digits, static_cast<std::size_t>(end - digits));
   const std::size_t e = all.find('e');
@@ -120,22 +120,22 @@ std::string metric_number(double value) {
   for (const char c : all.substr(0, e)) {
     if (c != '-' && c != '.') mantissa += c;
   }
-  const auto size = static_cast<int>(mantissa.size());
   if (exponent < -4 || exponent >= 16) {
     text += mantissa[0];
-    if (size > 1) text += '.' + mantissa.substr(1);
+    if (mantissa.size() > 1) text += '.' + mantissa.substr(1);
     text += exponent < 0 ? "e-" : "e+";
     const int n = std::abs(exponent);
     return text + (n < 10 ? "0" : "") + std::to_string(n);
   }
   if (exponent < 0) {
-    return text + "0." + std::string(static_cast<std::size_t>(-exponent - 1), '0') + mantissa;
+    const auto zeros = static_cast<std::size_t>(-exponent) - 1;
+    return text + "0." + std::string(zeros, '0') + mantissa;
   }
-  if (size <= exponent + 1) {
-    return text + mantissa + std::string(static_cast<std::size_t>(exponent + 1 - size), '0') + ".0";
+  const std::size_t whole = static_cast<std::size_t>(exponent) + 1;
+  if (mantissa.size() <= whole) {
+    return text + mantissa + std::string(whole - mantissa.size(), '0') + ".0";
   }
-  return text + mantissa.substr(0, static_cast<std::size_t>(exponent + 1)) + '.' +
-         mantissa.substr(static_cast<std::size_t>(exponent + 1));
+  return text + mantissa.substr(0, whole) + '.' + mantissa.substr(whole);
 }
 
 std::string metric_bound(double value) {

@@ -145,7 +145,7 @@ Result<MetricFamilyRef> Metrics::family(const MetricFamilySpec& spec, OwnerTag m
   f = new (f) Family{};
   char* rest = reinterpret_cast<char*>(f) + sizeof(Family);
   if (bounds != 0) std::memcpy(rest, spec.bounds.data(), bounds);
-  std::memcpy(rest + bounds, text.data(), text.size());
+  std::copy(text.begin(), text.end(), rest + bounds);
   const auto set = [](layout::HalfWord& to, std::uint64_t value) {
     to.store(static_cast<std::uint32_t>(value), std::memory_order_relaxed);
   };

@@ -192,7 +192,7 @@ class Metrics {
   bool linked(std::uint64_t block);
   Stripe* new_stripe(std::uint32_t index, OwnerTag me);
   bool add_chunk(Stripe& stripe, std::uint32_t chunk, OwnerTag me);
-  void fold(Stripe& stripe, std::uint32_t index, const std::vector<Run>& runs);
+  void fold(Stripe& from, std::uint32_t index, const std::vector<Run>& runs);
   void fold_dead();
   std::vector<std::vector<MetricSample>> gather(const std::vector<Run>& runs);
   std::uint64_t hash_of(std::uint64_t family, std::string_view labels) const {
