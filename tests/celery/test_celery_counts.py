@@ -46,24 +46,24 @@ def app(store_url: str) -> Celery:
 
 
 def test_what_becomes_of_tasks(app: Celery, store_url: str) -> None:
-    @app.task(name="works")
+    @app.task(name="works", shared=False)
     def works() -> int:
         return 1
 
-    @app.task(name="fails")
+    @app.task(name="fails", shared=False)
     def fails() -> None:
         raise LookupError("as it must")
 
-    @app.task(name="again", bind=True)
+    @app.task(name="again", shared=False, bind=True)
     def again(self: Any) -> None:
         if not self.request.retries:
             raise self.retry(countdown=0)
 
-    @app.task(name="rejects", acks_late=True)
+    @app.task(name="rejects", shared=False, acks_late=True)
     def rejects() -> None:
         raise Reject("not for me", requeue=False)
 
-    @app.task(name="ignores")
+    @app.task(name="ignores", shared=False)
     def ignores() -> None:
         raise Ignore
 
@@ -96,7 +96,7 @@ def test_what_becomes_of_tasks(app: Celery, store_url: str) -> None:
 
 
 def test_tasks_that_run_in_their_caller_are_not_counted(app: Celery, store_url: str) -> None:
-    @app.task(name="eager")
+    @app.task(name="eager", shared=False)
     def eager() -> int:
         return 1
 

@@ -36,7 +36,7 @@ def until(true: Callable[[], Any]) -> None:
 def test_a_second_task_of_a_key_is_dropped_or_tried_again(app: Celery, store_url: str) -> None:
     go, began, order = threading.Event(), threading.Semaphore(0), []
 
-    @app.task(name="drop")
+    @app.task(name="drop", shared=False)
     @lock_once("drop:{shop}", skipped="skipped")
     def drop(shop: int, force: bool = False) -> str:
         """Text."""
@@ -44,7 +44,7 @@ def test_a_second_task_of_a_key_is_dropped_or_tried_again(app: Celery, store_url
         go.wait(PATIENCE)
         return f"did {shop}"
 
-    @app.task(name="again", bind=True)
+    @app.task(name="again", shared=False, bind=True)
     @lock_once("again", retry=0.05)
     def again(self: Any, number: int) -> int:
         assert self.name == "again"
@@ -74,12 +74,12 @@ def test_a_second_task_of_a_key_is_dropped_or_tried_again(app: Celery, store_url
 
 
 def test_keys_of_arguments(app: Celery, store_url: str) -> None:
-    @app.task(name="names", bind=True)
+    @app.task(name="names", shared=False, bind=True)
     @lock_once()
     def names(self: Any, shop: int, day: str = "today") -> list[str]:
         return [info.name for info in celeriac.connect(store_url).locks()]
 
-    @app.task(name="plain")
+    @app.task(name="plain", shared=False)
     @lock_once(store=lambda: celeriac.connect(store_url))
     def plain(shop: int) -> list[str]:
         return [info.name for info in celeriac.connect(store_url).locks()]
@@ -96,7 +96,7 @@ def test_keys_of_arguments(app: Celery, store_url: str) -> None:
 
 
 def test_what_a_skipped_task_gives(app: Celery, store_url: str) -> None:
-    @app.task(name="ignored")
+    @app.task(name="ignored", shared=False)
     @lock_once("x", skipped=Ignore())
     def ignored() -> None: ...
 
@@ -105,7 +105,7 @@ def test_what_a_skipped_task_gives(app: Celery, store_url: str) -> None:
 
 
 def test_an_error_frees_the_lock(app: Celery, store_url: str) -> None:
-    @app.task(name="fails")
+    @app.task(name="fails", shared=False)
     @lock_once("x")
     def fails() -> None:
         raise ZeroDivisionError

@@ -52,7 +52,12 @@ def settings_of(title: str) -> tuple[str, str]:
 
 
 def test_there_is_a_page_from_each() -> None:
-    assert list(SECTIONS) == [*(f"From {name}" for name in CACHES), "From Redis as Celery's broker"]
+    assert list(SECTIONS) == [
+        *(f"From {name}" for name in CACHES),
+        "From Redis as Celery's broker",
+        "From other rate limits",
+        "From other locks",
+    ]
 
 
 @pytest.mark.parametrize("name", CACHES)
