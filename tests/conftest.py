@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -32,6 +33,10 @@ with suppress(ImportError):
         "celeriac", deadline=None, suppress_health_check=[HealthCheck.too_slow]
     )
     settings.load_profile("celeriac")
+
+# A shell that starts the tests in the background has SIGINT ignored, which children would inherit.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ANOTHER_BUILD = re.compile(r"CELERIAC_[A-Z_]+|sanitizer", re.IGNORECASE)
 

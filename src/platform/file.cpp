@@ -320,10 +320,21 @@ void process_command(char* to, std::size_t n) {
   std::memset(to, 0, n);
   const int fd = open("/proc/self/cmdline", O_RDONLY | O_CLOEXEC);
   if (fd < 0) return;
-  const ssize_t got = read(fd, to, n - 1);
+  char line[4096];
+  const ssize_t got = read(fd, line, sizeof line);
   close(fd);
-  for (ssize_t i = 0; i + 1 < got; ++i) {
-    if (to[i] == '\0' || to[i] == '\n') to[i] = ' ';
+  std::size_t used = 0;
+  const char* word = line;
+  const char* const end = line + std::max<ssize_t>(got, 0);
+  for (int i = 0; word < end && used + 1 < n; ++i) {
+    const char* const after = std::find(word, end, '\0');
+    // Of an interpreter and its script the names only: where they are would take the whole place.
+    const bool path = i < 2 && *word == '/' && std::find(word, after, ' ') == after;
+    const char* const name =
+        path ? static_cast<const char*>(memrchr(word, '/', after - word)) + 1 : word;
+    if (i > 0) to[used++] = ' ';
+    for (const char* c = name; c < after && used + 1 < n; ++c) to[used++] = *c == '\n' ? ' ' : *c;
+    word = after + 1;
   }
 }
 

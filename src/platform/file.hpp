@@ -93,7 +93,8 @@ Status remove_files(const std::string& path, const std::vector<std::string>& nam
 Status remove_directory(const std::string& path, const std::vector<std::string>& names);
 std::vector<std::string> list_directory(int dir);
 
-// This process for people: command line with blanks, shortened to n - 1 characters; its id.
+// This process for people: command line with blanks, without the directories of an interpreter and
+// its script, shortened to n - 1 characters; its id.
 void process_command(char* to, std::size_t n);
 std::uint32_t process_id();
 std::uint32_t effective_user();

@@ -20,7 +20,7 @@ def fill(store: celeriac.Store) -> None:
     counts = TaskCounts(store)
     for what in COUNTED:
         counts.count(what, "send", "mail", *(["ValueError"] if what == "failed" else []))
-    counts.observe("send", "mail", 0.25)
+    counts.row("send", "mail").ended(0.25)
     durations = Durations()
     durations._family = store.metrics.histogram(
         "celeriac_http_request_duration_seconds", "How long.", ["view", "method", "status"]
