@@ -1,7 +1,7 @@
 """Run the benchmarks, keep what they say in `results/`, and make README.md's tables of it.
 
-`python -m benchmarks.record [cache] [queue] [durable] [celery] [options of the benchmarks]`; all
-four when none is named. The files of an earlier run of the same benchmark go: git has them.
+`python -m benchmarks.record [NAME ...] [options of the benchmarks]`; all of them when none is
+named. The files of an earlier run of the same benchmark go: git has them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from . import tables
 from .common import ROOT
 
-BENCHMARKS = ("cache", "queue", "durable", "celery")
+BENCHMARKS = ("cache", "queue", "durable", "celery", "limits", "locks", "metrics")
 
 
 def record(name: str, options: list[str]) -> None:

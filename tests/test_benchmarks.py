@@ -47,15 +47,9 @@ GROUPS = {
         "Tasks with an ETA in an hour: memory of the worker that would run them",
         "Idle worker: wake-ups a second",
     },
-}
-UNRECORDED = {
     "limits": {"One process", "Several processes that hit one key at once"},
     "metrics": {"One process", "A scrape of many processes"},
 }
-
-
-# Benchmarks whose numbers wait for a machine that does nothing else.
-NOT_RECORDED = {"locks"}
 
 
 def need(*packages: str) -> None:
@@ -133,7 +127,7 @@ def check_result(document: dict[str, Any], result: dict[str, Any]) -> None:
 )
 def test_quick_run(name: str, packages: list[str], tmp_path: Path) -> None:
     need(*packages)
-    groups = (GROUPS | UNRECORDED)[name]
+    groups = GROUPS[name]
     file, folder = tmp_path / "out.json", tmp_path / "charts"
     done = run(
         f"benchmarks.{name}", "--quick", "--rounds", "1", "--json", str(file), "--plot", str(folder)
@@ -205,7 +199,7 @@ def test_readme_has_the_numbers_of_its_results() -> None:
 
 def test_results_are_whole() -> None:
     files = sorted((ROOT / "benchmarks" / "results").glob("*-*.json"))
-    assert {file.name.split("-")[0] for file in files} >= set(GROUPS) - NOT_RECORDED
+    assert {file.name.split("-")[0] for file in files} >= set(GROUPS)
     for file in files:
         document = json.loads(file.read_text())
         assert re.fullmatch(rf"{document['benchmark']}-\d{{4}}-\d\d-\d\d\.json", file.name)
