@@ -148,6 +148,10 @@ def test_short_run(demo: Run) -> None:
     assert ours["queue_wait_ms"]["count"] > 0
     assert ours["memory"]["backend"] > 0
     assert "hit ratio over all workers" in output
+    assert [role["answered"] >= role["limit"] for role in summary["on_call"]["roles"]] == [True] * 5
+    assert summary["on_call"]["slow"]["x-sql-queries"] == "26"
+    assert "guest, 50/min" in output
+    assert "guest, 50/min" in (demo.directory / "demo-report.html").read_text()
     assert "celeriac" in output.splitlines()[0]
 
 

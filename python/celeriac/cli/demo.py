@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from celeriac.demo.errors import Interrupted
 from celeriac.demo.options import DemoOptions
@@ -22,7 +23,8 @@ DESCRIPTION = """\
 Runs a real Django shop (gunicorn, a Celery worker, beat, SQLite) under load, each time over the
 same requests: as such a project starts out, with celeriac, and with Redis where redis-server is
 found. Prints one table and writes demo-report.json and demo-report.html into the current
-directory."""
+directory. Then shows the shop on celeriac as whoever is on call sees it; --serve keeps that one
+running."""
 
 EPILOG = """\
 Exit code 1 when a task was lost or a request failed. Needs: pip install 'celeriac[demo]'"""
@@ -68,6 +70,15 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         metavar="LIST",
         help=f"which phases to run, in order (default: {','.join(defaults.stacks)})",
     )
+    parser.add_argument(
+        "--serve",
+        action="store_true",
+        help="no comparison: keep the shop running on celeriac with a few visitors, print its "
+        "addresses and a login, until Ctrl-C",
+    )
+    parser.add_argument(
+        "--port", type=_port, default=0, metavar="N", help="of --serve (default: a free one)"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there, too")
     parser.add_argument(
         "--no-report",
@@ -78,11 +89,13 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 
 def run(options: argparse.Namespace) -> int:
-    """Run the demo, print the table, write the reports."""
+    """Run the demo, print the tables, write the reports."""
+    if options.serve:
+        return _serve(options)
     from celeriac.demo.report.files import write_json, write_page
     from celeriac.demo.report.goals import went_wrong
     from celeriac.demo.report.summary import summarize
-    from celeriac.demo.report.table import table
+    from celeriac.demo.report.table import on_call_table, table
     from celeriac.demo.run import run_demo
 
     json_files = [options.json] if options.json else []
@@ -100,13 +113,15 @@ def run(options: argparse.Namespace) -> int:
         with progress() as shown:
             summary = summarize(run_demo(chosen, shown))
     except Interrupted as interrupt:
-        print("celeriac: interrupted; every process of the demo is gone", file=sys.stderr)
-        return 128 + interrupt.signal
+        return _interrupted(interrupt)
 
     print_table(*table(summary))
     for goal in summary["goals"]:
         mark = {True: "met: ", False: "MISSED: ", None: ""}[goal["met"]]
         print(f"{goal['goal']}: {mark}{goal['detail']}")
+    if summary["on_call"]:
+        print()
+        print_table(*on_call_table(summary["on_call"]))
     for name, reason in summary["skipped"].items():
         print(f"{name} wasn't run: {reason}")
     for path in json_files:
@@ -115,10 +130,44 @@ def run(options: argparse.Namespace) -> int:
         write_page(path, summary)
     for path in json_files + pages:
         print(f"wrote {path}")
-    problems = went_wrong(summary["phases"])
+    problems = went_wrong(summary["phases"], summary["on_call"])
     for problem in problems:
         print(f"celeriac: {problem}", file=sys.stderr)
     return 1 if problems else 0
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from celeriac.demo.serve import serve
+
+    chosen = DemoOptions(workers=options.workers, seed=options.seed)
+    try:
+        with progress() as shown:
+            serve(chosen, options.port, shown, _tell)
+    except Interrupted as interrupt:
+        return _interrupted(interrupt)
+    except OSError as error:
+        raise ConfigurationError(f"can't serve on port {options.port}: {error}") from error
+    raise AssertionError("it ends by a signal")
+
+
+def _tell(watched: Any) -> None:
+    """Where to look."""
+    at = f"http://127.0.0.1:{watched.shop.port}"
+    for name, text in (
+        ("shop", f"{at}/products"),
+        ("admin", f"{at}/admin/cache/stats"),
+        ("login", f"superadmin, password {watched.password}"),
+        ("metrics", f"{at}/metrics"),
+        ("health", f"{at}/readyz"),
+        ("beside it", f"celeriac top {watched.url}"),
+    ):
+        print(f"{name:<10} {text}")
+    print("until Ctrl-C", flush=True)
+
+
+def _interrupted(interrupt: Interrupted) -> int:
+    print("celeriac: interrupted; every process of the demo is gone", file=sys.stderr)
+    return 128 + interrupt.signal
 
 
 def _check_writable(path: Path) -> None:
@@ -131,6 +180,13 @@ def _seconds(text: str) -> float:
     value = float(text)
     if not 0.5 <= value <= 3600:
         raise argparse.ArgumentTypeError("between 0.5 and 3600")
+    return value
+
+
+def _port(text: str) -> int:
+    value = int(text)
+    if not 0 <= value <= 65535:
+        raise argparse.ArgumentTypeError("between 0 and 65535")
     return value
 
 

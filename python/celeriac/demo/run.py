@@ -9,10 +9,11 @@ import time
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from celeriac.errors import ConfigurationError
 
-from . import interrupts, redis_server
+from . import interrupts, on_call, redis_server
 from .options import DemoOptions
 from .phase import PhaseResult, Progress, Stand, run_phase
 from .plan import write_plan
@@ -25,12 +26,17 @@ NEEDED = ("django", "celery", "gunicorn")
 
 @dataclass
 class DemoResult:
-    """What came out of a run. `skipped` has a reason for each stack that didn't take part."""
+    """What came out of a run.
+
+    `skipped` has a reason for each stack that didn't take part; `on_call` is what `on_call.look`
+    saw, None where celeriac's stack didn't take part.
+    """
 
     options: DemoOptions
     plan_sha256: str
     phases: list[PhaseResult] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
+    on_call: dict[str, Any] | None = None
     seconds: float = 0.0
     versions: dict[str, str] = field(default_factory=dict)
 
@@ -41,7 +47,7 @@ def run_demo(options: DemoOptions, progress: Progress) -> DemoResult:
     Call it in the main thread. Raises `DemoError` when something is missing or a process fails,
     `Interrupted` after SIGINT, SIGTERM or SIGHUP.
     """
-    _check_requirements()
+    check_requirements()
     began = time.monotonic()
     with (
         interrupts.noted(),
@@ -64,11 +70,15 @@ def run_demo(options: DemoOptions, progress: Progress) -> DemoResult:
             stack = STACKS[name]
             progress.phase(stack.title)
             result.phases.append(run_phase(stand, stack))
+        if "celeriac" in options.stacks:
+            progress.phase("On call")
+            result.on_call = on_call.look(stand)
     result.seconds = time.monotonic() - began
     return result
 
 
-def _check_requirements() -> None:
+def check_requirements() -> None:
+    """Raise ConfigurationError that names the packages that are missing."""
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         names = ", ".join(missing)

@@ -48,12 +48,16 @@ class Service:
         """Wait until `ready()`; `DemoError` with the log's end when it fails or takes too long."""
         deadline = time.monotonic() + seconds
         while not ready():
-            code = self.process.poll()
-            if code is not None:
-                raise DemoError(f"{self.name} ended with code {code}{self.last_lines()}")
+            self.check()
             if time.monotonic() > deadline:
                 raise DemoError(f"{self.name} wasn't ready in {seconds:.0f} s{self.last_lines()}")
             interrupts.sleep(0.05)
+
+    def check(self) -> None:
+        """Raise `DemoError` with the log's end when the process has ended."""
+        code = self.process.poll()
+        if code is not None:
+            raise DemoError(f"{self.name} ended with code {code}{self.last_lines()}")
 
     def last_lines(self) -> str:
         """The end of the log, for a message."""

@@ -25,15 +25,12 @@ PYTHON = sys.executable
 def build_database(services: ServiceGroup, directory: Path, options: DemoOptions) -> Path:
     """Make and fill the database, once for all phases; return its path."""
     environment = _environment(directory, "locmem", {})
-    manage = [PYTHON, str(PROJECT / "manage.py")]
     fill = [f"--products={PRODUCTS}", f"--orders={ORDERS}", f"--customers={CUSTOMERS}"]
     for name, arguments in (
         ("migrate", ["migrate", "--verbosity=0"]),
         ("fill", ["fill_shop", *fill, f"--seed={options.seed}"]),
     ):
-        service = services.start(name, manage + arguments, directory, environment)
-        service.wait_until(lambda s=service: s.process.poll() == 0, 120)  # type: ignore[misc]
-        services.stop(service)
+        _manage(services, directory, environment, name, arguments)
     database = directory / DATABASE
     with closing(sqlite3.connect(database)) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -64,9 +61,13 @@ class Shop:
         self.port = 0
         self.running: list[Service] = []
 
-    def start_web(self) -> Service:
+    def manage(self, *arguments: str) -> None:
+        """Run one of Django's commands to its end."""
+        _manage(self._services, self._directory, self._environment, arguments[0], list(arguments))
+
+    def start_web(self, port: int = 0) -> Service:
         """Start gunicorn on a free port; the socket is made here, so the port can't be lost."""
-        with socket.create_server(("127.0.0.1", 0), backlog=256) as listener:
+        with socket.create_server(("127.0.0.1", port), backlog=256) as listener:
             self.port = listener.getsockname()[1]
             command = [PYTHON, "-m", "gunicorn", "-c", str(PROJECT / "gunicorn_conf.py")]
             environment = {
@@ -127,6 +128,19 @@ class Shop:
         service = self._services.start(name, command, self._directory, variables, inherit)
         self.running.append(service)
         return service
+
+
+def _manage(
+    services: ServiceGroup,
+    directory: Path,
+    environment: dict[str, str],
+    name: str,
+    arguments: list[str],
+) -> None:
+    command = [PYTHON, str(PROJECT / "manage.py"), *arguments]
+    service = services.start(name, command, directory, environment)
+    service.wait_until(lambda: service.process.poll() == 0, 120)
+    services.stop(service)
 
 
 def _celery(command: str, *arguments: str) -> list[str]:

@@ -47,8 +47,7 @@ def encode(request: Request, session: str) -> bytes:
         cents = 100 + argument * 37 % 9_900
         return _message("POST", f"/products/{argument}/price", session, f"cents={cents}", FORM)
     assert kind == WEBHOOK, kind
-    body = _event(argument)
-    signature = hmac.new(SECRET.encode(), body.encode(), hashlib.sha256).hexdigest()
+    body, signature = event(argument)
     return _message("POST", "/webhooks/orders", "", body, f"{JSON}X-Signature: {signature}\r\n")
 
 
@@ -89,7 +88,9 @@ def _message(method: str, path: str, session: str, body: str = "", headers: str 
     ).encode()
 
 
-def _event(number: int) -> str:
+def event(number: int) -> tuple[str, str]:
+    """What the payment provider sends, always the same for a number, and its signature."""
     rng = random.Random(number)
-    event = {"id": number, "order": rng.randrange(1, ORDERS + 1), "status": rng.choice(STATES)}
-    return json.dumps(event)
+    told = {"id": number, "order": rng.randrange(1, ORDERS + 1), "status": rng.choice(STATES)}
+    body = json.dumps(told)
+    return body, hmac.new(SECRET.encode(), body.encode(), hashlib.sha256).hexdigest()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from .. import on_call
+
 WEBHOOK_P95_MS = 100.0
 
 
@@ -35,8 +37,9 @@ def check_goals(phases: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def went_wrong(phases: list[dict[str, Any]]) -> list[str]:
-    """What makes the demo's exit code 1: lost tasks and failed requests, of any phase."""
+def went_wrong(phases: list[dict[str, Any]], seen: dict[str, Any] | None = None) -> list[str]:
+    """What makes the demo's exit code 1: lost tasks and failed requests, of any phase, and what
+    whoever is on call doesn't see."""
     problems = []
     for phase in phases:
         if phase["tasks"]["lost"]:
@@ -44,7 +47,7 @@ def went_wrong(phases: list[dict[str, Any]]) -> list[str]:
         if phase["failed"]:
             first = phase["failures"][0]
             problems.append(f"{phase['title']}: {phase['failed']} requests failed, first {first}")
-    return problems
+    return problems + (on_call.problems(seen) if seen else [])
 
 
 def _goal(text: str, met: Any, detail: Any) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from . import charts
 from .style import STYLE
-from .table import table
+from .table import on_call_table, table
 
 CHARTS: tuple[tuple[str, str, Callable[[Sequence[dict[str, Any]]], str]], ...] = (
     ("Requests per second", "Higher is better.", charts.throughput),
@@ -66,7 +66,7 @@ def page(summary: dict[str, Any]) -> str:
         f"phase, on {machine['cpus']} CPUs ({escape(machine['architecture'])}). "
         f"{escape(versions)}. {escape(summary['made'][:10])}.</p>",
         f'<ul class="goals">{"".join(_goal(goal) for goal in summary["goals"])}</ul>',
-        f'<div class="scroll">{_table(summary)}</div>',
+        f'<div class="scroll">{_table(*table(summary))}</div>',
         "".join(
             f"<p class=quiet>{escape(name)} wasn't run: {escape(reason)}</p>"
             for name, reason in summary["skipped"].items()
@@ -80,6 +80,9 @@ def page(summary: dict[str, Any]) -> str:
                 f"<figure><figcaption><b>{escape(title)}</b> {escape(hint)}</figcaption>"
                 f"{picture}</figure>"
             )
+    if summary["on_call"]:
+        body.append("<h2>What whoever is on call sees</h2>")
+        body.append(f'<div class="scroll">{_table(*on_call_table(summary["on_call"]))}</div>')
     body.append("<h2>What is compared</h2>")
     how = "".join(
         f"<li><b>{escape(phase['title'])}</b>: {escape(phase['how'])}</li>" for phase in phases
@@ -104,8 +107,7 @@ def _goal(goal: dict[str, Any]) -> str:
     )
 
 
-def _table(summary: dict[str, Any]) -> str:
-    heads, rows = table(summary)
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     head = "".join(f"<th scope=col>{escape(cell)}</th>" for cell in heads)
     lines = "".join(
         f"<tr><th scope=row>{escape(row[0])}</th>"

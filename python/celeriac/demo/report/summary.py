@@ -51,6 +51,7 @@ def summarize(result: DemoResult) -> dict[str, Any]:
         "compared": _compared(result),
         "same_requests": same,
         "phases": [_phase(phase, same) for phase in result.phases],
+        "on_call": result.on_call,
         "skipped": result.skipped,
         "seconds": round(result.seconds, 1),
     }

@@ -46,6 +46,39 @@ def table(summary: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     return heads, [[label, *(cell(phase) for phase in phases)] for label, cell in rows]
 
 
+def on_call_table(seen: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """What whoever is on call sees, a line each."""
+    rows = [
+        [
+            f"{role['role']}, {role['limit']}/min",
+            f"{role['asked']} asked, {role['answered']} answered, {role['refused']} refused: 429, "
+            f"Retry-After {role['retry_after']} s",
+        ]
+        for role in seen["roles"]
+    ]
+    slow, metrics, top = seen["slow"], seen["metrics"], seen["top"]
+    rows += [
+        [
+            "slow request",
+            f"/bestsellers: {slow['x-sql-queries']} queries, {slow['x-request-time']}, "
+            f"id {slow['x-request-id']}",
+        ],
+        [
+            "metrics",
+            f"{metrics['families']} families, {metrics['samples']:,} samples, "
+            f"{metrics['succeeded']:.0f} tasks, {metrics['milliseconds']:.0f} ms",
+        ],
+        ["admin page", f"{seen['admin']['status']}, queues {', '.join(seen['admin']['queues'])}"],
+        ["answers", ", ".join(f"{path} {code}" for path, code in seen["answers"].items())],
+        [
+            "celeriac top",
+            f"{top['processes']} processes, {number(top['operations_per_second'])} operations/s, "
+            f"{mib(top['memory'])}",
+        ],
+    ]
+    return ["on call", "seen"], rows
+
+
 def spread(values: dict[str, Any]) -> str:
     """Three percentiles, or a dash where there was nothing to measure."""
     if not values["count"]:

@@ -1,6 +1,7 @@
 """The shop's settings: an ordinary Django project on SQLite, with Celery.
 
 `DEMO_STACK` chooses what serves the cache and the tasks; see `stacks.py`, the part to copy.
+`DEMO_WATCHED` adds what whoever is on call sees; see `watched.py`.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import os
 from pathlib import Path
 
 from .stacks import STACKS
+from .watched import watched
 
 DATABASE = Path(os.environ.get("DEMO_DATABASE", "shop.sqlite3"))
 
@@ -68,3 +70,5 @@ CELERY_BEAT_SCHEDULE = {
 }
 
 globals().update(STACKS[os.environ.get("DEMO_STACK", "celeriac")]())
+if os.environ.get("DEMO_WATCHED"):
+    globals().update(watched(globals()))

@@ -11,6 +11,7 @@ urlpatterns = [
     path("products", views.product_list),
     path("products/<int:pk>", views.product_detail),
     path("products/<int:pk>/price", views.change_price),
+    path("bestsellers", views.bestsellers),
     path("analytics", views.analytics),
     path("login", views.log_in),
     path("webhooks/orders", webhooks.order_event),

@@ -46,6 +46,12 @@ def product_detail(request: HttpRequest, pk: int) -> HttpResponse:
 
 
 @require_GET
+def bestsellers(request: HttpRequest) -> HttpResponse:
+    """Written as such pages often are: not cached, and with a query for each of its products."""
+    return JsonResponse({"sold": pages.sold_one_by_one(25)})
+
+
+@require_GET
 def analytics(request: HttpRequest) -> HttpResponse:
     """The sales figures, cached for 5 minutes."""
     days = request.GET.get("days", "7")
