@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -18,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from celeriac.cli import BAD_USAGE, main
 from celeriac.demo import on_call
 from celeriac.demo.report.goals import went_wrong
 from celeriac.demo.report.table import on_call_table
@@ -133,14 +135,12 @@ def test_the_shop_keeps_running_until_an_interrupt(tmp_path: Path, directory: Pa
     assert [path for path in tmp_path.iterdir() if path.name.startswith("celeriac-demo-")] == []
 
 
-def test_a_port_that_is_none(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "celeriac.cli", "demo", "--serve", "--port=65536"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    assert done.returncode == 2
-    assert "between 0 and 65535" in done.stderr
+def test_a_port_that_is_taken_or_is_none(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert main(["demo", "--serve", f"--port={port}"]) == BAD_USAGE
+    assert f"can't serve on port {port}: Address already in use" in capsys.readouterr().err
+    for wrong in ("65536", "-1", "x"):
+        with pytest.raises(SystemExit, match=f"^{BAD_USAGE}$"):
+            main(["demo", "--serve", f"--port={wrong}"])
+        assert "port" in capsys.readouterr().err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import socket
 import sys
 from pathlib import Path
 from typing import Any
@@ -140,13 +141,12 @@ def _serve(options: argparse.Namespace) -> int:
     from celeriac.demo.serve import serve
 
     chosen = DemoOptions(workers=options.workers, seed=options.seed)
+    _check_free(options.port)
     try:
         with progress() as shown:
             serve(chosen, options.port, shown, _tell)
     except Interrupted as interrupt:
         return _interrupted(interrupt)
-    except OSError as error:
-        raise ConfigurationError(f"can't serve on port {options.port}: {error}") from error
     raise AssertionError("it ends by a signal")
 
 
@@ -163,6 +163,16 @@ def _tell(watched: Any) -> None:
     ):
         print(f"{name:<10} {text}")
     print("until Ctrl-C", flush=True)
+
+
+def _check_free(port: int) -> None:
+    """Fail before anything is started."""
+    try:
+        socket.create_server(("127.0.0.1", port)).close()
+    except OSError as error:
+        raise ConfigurationError(
+            f"can't serve on port {port}: {error.strerror}; choose another, or none"
+        ) from error
 
 
 def _interrupted(interrupt: Interrupted) -> int:

@@ -30,8 +30,7 @@ def serve(
 
     All processes and files are gone when this raises. Call it in the main thread.
 
-    Raises `Interrupted` after SIGINT, SIGTERM or SIGHUP, `DemoError` when a process fails, OSError
-    when the port is taken.
+    Raises `Interrupted` after SIGINT, SIGTERM or SIGHUP, `DemoError` when a process fails.
     """
     check_requirements()
     with (
