@@ -60,7 +60,7 @@ def on_call_table(seen: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     rows += [
         [
             "slow request",
-            f"/bestsellers: {slow['x-sql-queries']} queries, {slow['x-request-time']}, "
+            f"/bestsellers: {slow['x-sql-queries']} queries, {slow['x-request-time']} s, "
             f"id {slow['x-request-id']}",
         ],
         [
