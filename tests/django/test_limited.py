@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -29,10 +30,22 @@ def refused_in(location: str) -> dict[tuple[str, str], int]:
         return {(each.limiter, each.key): each.times for each in limited.most(store, 10)}
 
 
+def counted_in(location: str) -> dict[tuple[str, str], float]:
+    """By limit and outcome, what the exposition says."""
+    with celeriac.connect(location, create=False) as store:
+        text = store.metrics.exposition().decode()
+    found = re.findall(r'celeriac_limit_decisions_total{limit="(.*)",outcome="(.*)"} (\S+)', text)
+    return {(limit, outcome): float(number) for limit, outcome, number in found}
+
+
 def test_of_the_middleware(location: str) -> None:
     settings = {"RATE_LIMITS": {"guest": "2/min"}}
     visit("limits_site.py", location, json.dumps(settings), "by_address")
     assert refused_in(location) == {("django role guest", "guest:ip 192.0.2.1"): 8}
+    counted = counted_in(location)
+    assert counted.keys() == {("django role guest", "allowed"), ("django role guest", "refused")}
+    assert counted["django role guest", "refused"] == 8
+    assert counted["django role guest", "allowed"] >= 2
 
 
 def test_of_the_decorator(location: str) -> None:
@@ -60,6 +73,10 @@ def test_of_shadow_mode(location: str) -> None:
     with celeriac.connect(location, create=False) as store:
         (found,) = limited.most(store, 10)
     assert (found.times, found.shadow) == (1, True)
+    assert counted_in(location) == {
+        ("django role guest", "allowed"): 2,
+        ("django role guest", "shadowed"): 1,
+    }
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ from celeriac.celery.task_counts import COUNTED, TaskCounts
 
 
 def fill(store: celeriac.Store) -> None:
-    """Use all of it: a cache, a queue, tasks and requests."""
+    """Use all of it: a cache, a queue, tasks, limits and requests."""
+    from celeriac.django import decisions
     from celeriac.django.durations import Durations
 
     cache = store.cache("c")
@@ -21,6 +22,7 @@ def fill(store: celeriac.Store) -> None:
     for what in COUNTED:
         counts.count(what, "send", "mail", *(["ValueError"] if what == "failed" else []))
     counts.row("send", "mail").ended(0.25)
+    decisions.counter_of(store).labels("guest", "refused").inc()
     durations = Durations()
     durations._family = store.metrics.histogram(
         "celeriac_http_request_duration_seconds", "How long.", ["view", "method", "status"]
