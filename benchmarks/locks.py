@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,9 @@ SYSTEMS = {
     "multiprocessing": "multiprocessing.Lock: a semaphore that children inherit",
     "filelock": "filelock.FileLock in /dev/shm",
     "redis": "redis-py's Lock with hiredis over a unix socket, as django-redis's cache.lock()",
+    "floor": "no lock: a byte that goes round through a FIFO each, to who waits longest",
 }
-AGAINST = {"celeriac": ["threading", "multiprocessing", "filelock", "redis"]}
+AGAINST = {"celeriac": ["threading", "multiprocessing", "filelock", "redis", "floor"]}
 SHAPES = (2, 4)
 HANDED = struct.Struct("=dQ")  # when it was released, and by whom
 INSIDE = 0.0002  # seconds of work with the lock
@@ -58,6 +60,40 @@ def make(name: str, place: Place, shared: Any) -> Any:
     return redis.Redis.from_url(redis_url).lock("bench", timeout=60)
 
 
+class Ring:
+    """What each hand-over to who came first has to do at least: to wake that process."""
+
+    def __init__(self, folder: str, size: int, index: int) -> None:
+        def opened(number: int) -> int:
+            return os.open(os.path.join(folder, f"ring-{size}-{number}"), os.O_RDWR)
+
+        self._index, self._mine, self._next = index, opened(index), opened((index + 1) % size)
+
+    def begin(self) -> None:
+        """Drop what is left of an earlier round. Before all begin at once."""
+        os.set_blocking(self._mine, False)
+        with suppress(BlockingIOError):
+            os.read(self._mine, 64)
+        os.set_blocking(self._mine, True)
+
+    def start(self) -> None:
+        """The first one has it first."""
+        if self._index == 0:
+            os.write(self._mine, b".")
+
+    def end(self) -> None:
+        """In case the byte came when it was over: somebody waits for it."""
+        os.write(self._next, b".")
+
+    def acquire(self) -> None:
+        """Wait for the byte."""
+        os.read(self._mine, 1)
+
+    def release(self) -> None:
+        """Hand it on."""
+        os.write(self._next, b".")
+
+
 def available() -> dict[str, str]:
     """The systems that are here."""
     there = importlib.util.find_spec("filelock") is not None
@@ -77,27 +113,36 @@ def uncontended(lock: Any, seconds: float) -> float:
     return (now - began) / calls * 1e6
 
 
-def make_worker(place: Place, names: list[str], shared: Any, file: str) -> Callable[..., Any]:
+def make_worker(
+    place: Place, names: list[str], shared: Any, file: str, size: int
+) -> Callable[..., Any]:
     """A process of a crew: wants the lock from a given moment on."""
-    locks = {name: make(name, place, shared) for name in names}
+    locks = {name: make(name, place, shared) for name in names if name != "floor"}
     with Path(file).open("r+b") as opened:
         memory = mmap.mmap(opened.fileno(), HANDED.size)
     me = os.getpid()
 
-    def work(start: float, name: str, seconds: float) -> tuple[int, list[float]]:
-        lock, had, taken = locks[name], 0, []
+    def work(start: float, name: str, seconds: float, index: int) -> tuple[int, list[float]]:
+        ring = Ring(place[2], size, index) if name == "floor" else None
+        lock, had, taken = ring or locks[name], 0, []
+        if ring:
+            ring.begin()
         wait_for(start)
+        if ring:
+            ring.start()
         while time.monotonic() < start + seconds:
             lock.acquire()
             now = time.monotonic()
             when, who = HANDED.unpack_from(memory)
-            if who != me and when > start:
+            if who != me and start < when < start + seconds:
                 taken.append(now - when)
             had += 1
             while time.monotonic() < now + INSIDE:
                 pass
             HANDED.pack_into(memory, 0, time.monotonic(), me)
             lock.release()
+        if ring:
+            ring.end()
         return had, taken
 
     return work
@@ -109,7 +154,7 @@ def contended(report: Report, options: Options, crew: Crew, size: int, names: li
     for number in range(options.rounds):
         report.round(number, f"with {size} processes")
         for name in turns(names, number):
-            answers = crew.tell(*[(name, options.seconds * size)] * size)
+            answers = crew.tell(*[(name, options.seconds * size, index) for index in range(size)])
             every = sorted(taken for _, all_taken in answers for taken in all_taken)
             had = [count for count, _ in answers]
             even = max(min(had), 0.5) / max(had, default=1)
@@ -133,17 +178,19 @@ def main() -> None:
         report.versions["redis-server"] = server.version
         report.notes["work with the lock, µs"] = INSIDE * 1e6
         shared = multiprocessing.get_context("spawn").Lock()
-        locks = {name: make(name, place, shared) for name in names}
+        locks = {name: make(name, place, shared) for name in names if name != "floor"}
         for number in range(options.rounds):
             report.round(number, "with one process")
-            for name in turns(list(names), number):
+            for name in turns(list(locks), number):
                 value = uncontended(locks[name], options.seconds)
                 report.add("One process", "acquire and release", name, value, "µs")
         file = folder / "handed"
         file.write_bytes(bytes(mmap.PAGESIZE))
-        between = [name for name in names if name != "threading"]
+        between = [name for name in names if name != "threading"]  # which is of one process
         for size in SHAPES:
-            with Crew(size, make_worker, place, between, shared, str(file)) as crew:
+            for number in range(size):
+                os.mkfifo(folder / f"ring-{size}-{number}")
+            with Crew(size, make_worker, place, between, shared, str(file), size) as crew:
                 contended(report, options, crew, size, between)
         report.finish()
 
