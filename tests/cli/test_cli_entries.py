@@ -92,6 +92,23 @@ def test_keys(store: celeriac.Store, capsys: pytest.CaptureFixture[str]) -> None
     assert run("keys", store.url, "--limit=0") == BAD_USAGE
 
 
+def test_keys_of_values_of_any_kind(
+    store: celeriac.Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for serializer in ("native", "pickle", "json"):
+        cache = store.cache(serializer, serializer=serializer)
+        cache.set_many({"text": "x", "nothing": None, "list": [1, {"a": 2}]}, ttl=60)
+        if serializer != "json":
+            cache.set("object", fractions.Fraction(1, 2), ttl=60)
+            cache.set("tagged", fractions.Fraction(1, 2), ttl=60, tags=["t"])
+    rows = answer(capsys, "keys", store.url)
+    assert len(rows) == sum(len(store.cache(name)) for name in store.caches()) == 13
+    assert all(30 < row["ttl"] <= 60 for row in rows)
+    assert [row["key"] for row in answer(capsys, "keys", store.url, "o*", "--cache=native")] == [
+        "object"
+    ]
+
+
 def test_looking_counts_nothing(store: celeriac.Store, capsys: pytest.CaptureFixture[str]) -> None:
     cache = store.cache("a")
     cache.set("k", 1)

@@ -145,6 +145,8 @@ def test_nothing_is_slow(location: str) -> None:
         ({"SLOW_REQUESTS_KEPT": None}, "SLOW_REQUESTS_KEPT in CELERIAC must be a number"),
         ({"SERVER_TIMING": 1}, "SERVER_TIMING in CELERIAC must be True or False"),
         ({"STORE": 1}, "STORE in CELERIAC must be a URL"),
+        ({"STORE": "nope"}, "STORE in CELERIAC: unknown store URL 'nope'"),
+        ({"STORE": "shm://"}, "STORE in CELERIAC: "),
         ([], "CELERIAC must be a dictionary"),
     ],
 )

@@ -64,8 +64,23 @@ def test_a_destroyed_store_breaks_no_program() -> None:
         celeriac.prometheus.install(store)
         c = p.Counter("c", "C.")
         c.inc()
+        labelled = p.Counter("d", "D.", ["l"])
+        labelled.labels("old").inc()
+        i = p.Info("i", "I.", ["l"])
+        i.labels("old").info({"a": "b"})
         store.destroy(force=True)
         c.inc()
+        for l in ("old", "new"):
+            labelled.labels(l).inc()
+            labelled.labels(l=l).inc()
+        i.labels("new").info({"a": "b"})
+        p.Histogram("h", "H.", ["l"]).labels("new").observe(1)
+        labelled.remove("old")
+        labelled.remove_by_labels({"l": "new"})
+        labelled.clear()
+        i.remove("old")
+        i.clear()
+        p.generate_latest()
     """)
 
 

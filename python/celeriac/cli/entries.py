@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from celeriac.cache import Cache
+from celeriac.cache_entries import MISSING
 from celeriac.django.actions import clear_prefix
 from celeriac.django.samples import own
 from celeriac.entries import Named
@@ -122,15 +123,19 @@ def keys(options: argparse.Namespace) -> int:
 
 def _keys(store: Store, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     matches = compiled(options.pattern).matches
-    for cache in _caches(store, options):
+    # Whatever wrote an entry; its header is looked at, no value is read.
+    for cache, native in zip(
+        _caches(store, options), _caches(store, options, "native"), strict=True
+    ):
         seen: set[Any] = set()  # of keys that come twice while their table is replaced
-        for step in cache._walk(1000):
+        for step in native._walk(1000):
             for key, size in step.items():
                 if not matches(key) or key in seen:
                     continue
-                try:
-                    left = cache.ttl(key)
-                except KeyError:  # gone since
+                left = cache._entries.left(key)
+                if left is MISSING:
+                    left = native._entries.left(key)
+                if left is MISSING:  # gone since
                     continue
                 seen.add(key)
                 yield {

@@ -32,6 +32,7 @@ import celeriac
 from celeriac.django.client import trusted_networks
 from celeriac.errors import ConfigurationError
 from celeriac.rates import parse_rates
+from celeriac.url import parse_url
 
 __all__ = ["Settings", "read", "store", "store_of", "url_of"]
 
@@ -76,6 +77,11 @@ def read() -> Settings:
             )
     if found.store is not None and not isinstance(found.store, str):
         raise ConfigurationError(f"STORE in CELERIAC must be a URL, not {found.store!r}")
+    if found.store is not None:
+        try:
+            parse_url(found.store)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"STORE in CELERIAC: {error}") from None
     return found._replace(rate_limit_role=_check_limits(found))
 
 
@@ -138,7 +144,6 @@ def store() -> celeriac.Store:
         CeleriacError: it can't be opened.
     """
     from celeriac.django import location
-    from celeriac.url import parse_url
 
     url = read().store
     if url is not None:

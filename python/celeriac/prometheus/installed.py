@@ -197,10 +197,14 @@ class _Installed:
                 child = None
             if child is None:
                 child = labels(metric, *values, **named)
-                with _lock:
-                    if not shared.bind(child, child._labelvalues):
-                        metric._metrics.pop(child._labelvalues, None)  # label sets without end
-                        return child
+                try:
+                    with _lock:
+                        bound = shared.bind(child, child._labelvalues)
+                except CeleriacError:  # the store is away: the child is the process's own
+                    return child
+                if not bound:
+                    metric._metrics.pop(child._labelvalues, None)  # label sets without end
+                    return child
                 # Others that are equal (1, True, 1.0) may be other values.
                 if all(type(v) is str for v in (values or named.values())):
                     shared.fast[key] = child
@@ -220,7 +224,8 @@ class _Installed:
                 remove(metric, *values)
             shared = metric.__dict__.get("_celeriac")
             if shared is not None:
-                shared.remove(tuple(str(v) for v in values))
+                with contextlib.suppress(CeleriacError):
+                    shared.remove(tuple(str(v) for v in values))
 
         def removed_by(metric: Any, wanted: dict[str, str]) -> None:
             by_labels(metric, wanted)
@@ -228,15 +233,17 @@ class _Installed:
             if shared is None or not wanted:
                 return
             at = {metric._labelnames.index(k): str(v) for k, v in wanted.items()}
-            for labels in shared.label_sets():
-                if all(labels[i] == value for i, value in at.items()):
-                    shared.remove(labels)
+            with contextlib.suppress(CeleriacError):
+                for labels in shared.label_sets():
+                    if all(labels[i] == value for i, value in at.items()):
+                        shared.remove(labels)
 
         def cleared(metric: Any) -> None:
             clear(metric)
             shared = metric.__dict__.get("_celeriac")
             if shared is not None and metric._labelnames:
-                shared.clear()
+                with contextlib.suppress(CeleriacError):
+                    shared.clear()
 
         Base.remove, Base.clear = removed, cleared
         if by_labels is not None:
