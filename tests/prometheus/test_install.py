@@ -96,6 +96,20 @@ def test_one_store_for_each_process() -> None:
             raise AssertionError("installed twice")
         finally:
             other.destroy(force=True)
+        try:
+            celeriac.prometheus.install(URL + "y")
+        except celeriac.ConfigurationError as error:
+            assert "already" in str(error)
+        else:
+            raise AssertionError("installed twice")
+        try:
+            celeriac.connect(URL + "y", create=False)
+        except celeriac.StoreNotFound:
+            pass
+        else:
+            raise AssertionError("a store that nobody uses is there")
+        celeriac.prometheus.install(URL)
+        celeriac.prometheus.install(store)
     """)
 
 

@@ -38,7 +38,7 @@ from prometheus_client.registry import REGISTRY, CollectorRegistry, RestrictedRe
 
 import celeriac
 from celeriac import _core
-from celeriac.errors import CeleriacError, ConfigurationError
+from celeriac.errors import CeleriacError, ConfigurationError, StoreNotFound
 from celeriac.metric_facts import Facts
 from celeriac.metrics import DEFAULT_MAX_SERIES, MODES
 from celeriac.prometheus.others import Others
@@ -367,6 +367,18 @@ class _Installed:
             nameless.append(others)
 
 
+def _check_same(
+    installed: celeriac.Store, store: str | celeriac.Store, options: dict[str, Any]
+) -> None:
+    """Raises ConfigurationError when it is another one; makes none."""
+    with contextlib.suppress(StoreNotFound):
+        if not isinstance(store, celeriac.Store):
+            store = celeriac.connect(store, **{**options, "create": False})
+        if store.path == installed.path:
+            return
+    raise ConfigurationError(f"metrics are in {installed.url} already: one store for each process")
+
+
 def install(store: str | celeriac.Store, **options: Any) -> None:
     """Has all metrics of prometheus_client live in the store, those declared before included.
 
@@ -380,13 +392,10 @@ def install(store: str | celeriac.Store, **options: Any) -> None:
     """
     global _installed
     with _lock:
-        opened = store if isinstance(store, celeriac.Store) else celeriac.connect(store, **options)
         if _installed is not None:
-            if opened.path != _installed.store.path:
-                raise ConfigurationError(
-                    f"metrics are in {_installed.store.url} already: one store for each process"
-                )
+            _check_same(_installed.store, store, options)
             return
+        opened = store if isinstance(store, celeriac.Store) else celeriac.connect(store, **options)
         if getattr(values.ValueClass, "_multiprocess", False):
             logger.warning("PROMETHEUS_MULTIPROC_DIR is set: its files aren't used any more")
             values.ValueClass = values.MutexValue
