@@ -367,9 +367,10 @@ class Metrics:
             ``livesum``, ``livemin``, ``livemax``, ``livemostrecent`` of those that live; ``all`` or
             ``liveall``: each living one's, with the label ``pid``.
         """
-        names = _check_names(name, documentation, labelnames, "")
         if mode not in MODES:
             raise ConfigurationError(f"mode={mode!r}: one of {', '.join(MODES)}")
+        own = "pid" if mode.endswith("all") else ""
+        names = _check_names(name, documentation, labelnames, own)
         family = self._family("gauge", name, documentation, names, max_series, mode)
         return Gauge(family, name, names, mode)
 

@@ -337,6 +337,10 @@ def test_wrong_uses(store: celeriac.Store) -> None:
         one.inc(1, 2)
     with pytest.raises(ConfigurationError, match="mode"):
         store.metrics.gauge("g", "G.", mode="average")
+    for mode in ("all", "liveall"):  # they have that label already
+        with pytest.raises(ConfigurationError, match="'pid' can't be"):
+            store.metrics.gauge("g", "G.", ["pid"], mode=mode)
+    store.metrics.gauge("g", "G.", ["pid"]).labels("1").set(1)
 
 
 def test_a_closed_store_says_so(store: celeriac.Store) -> None:
